@@ -1,0 +1,1 @@
+//! What the tests and the scripts measure and break things with. Never shipped.
