@@ -13,7 +13,7 @@ use crate::address::Mailbox;
 use crate::clock::Timestamp;
 use crate::reply::LastReply;
 
-/// Names a batch: a UUIDv7 (RFC 9562) in 26 characters of lower-case base32hex, so that ids sort by age.
+/// Names a batch: a UUID of version 7 (RFC 9562) in 26 characters of lower-case base32hex, so that ids sort by age.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(uuid::Uuid);
 

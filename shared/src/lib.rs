@@ -11,4 +11,5 @@ pub mod queue;
 pub mod reply;
 pub mod retry;
 pub mod settings;
+pub mod shutdown;
 pub mod template;

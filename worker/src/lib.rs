@@ -1,7 +1,209 @@
 //! The delivery side of Emailer: claims jobs, composes and sends their messages, settles them.
 //!
-//! `consumer` → `delivery` → `settle`. The binary runs it beside Redis; the API runs the same beside its
-//! memory queue.
+//! ```text
+//!            permits        jobs                     settlements
+//!  consumer ─────────► lease ─────► session × n ──────────────► settle
+//!   claims   what fits  renewed     one connection each          flushed in batches, never dropped
+//!                                        │
+//!                                      relay   paused while it cannot take mail; probed without a job
+//! ```
+//! [`start`] runs it: in the worker's binary beside Redis, in the API's process beside the memory queue.
 
 pub mod compose;
+mod consumer;
+mod decide;
+mod lease;
+mod maintain;
+mod metrics;
+mod relay;
+mod session;
+mod settle;
 pub mod smtp;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::clock::Clock;
+use shared::queue::{ConsumerId, Queue};
+use shared::settings::{Settings, TransportKind};
+use shared::shutdown::Shutdown;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::compose::Composer;
+use crate::consumer::Consumer;
+use crate::lease::Leases;
+use crate::metrics::Meters;
+use crate::relay::Relay;
+use crate::session::{Desk, Line};
+use crate::settle::Settler;
+use crate::smtp::{Connector, ConnectorError};
+
+/// What a worker stands on. The caller owns all of it.
+#[derive(Clone)]
+pub struct Deps {
+    /// What it was told.
+    pub settings: Arc<Settings>,
+    /// Where its jobs come from.
+    pub queue: Arc<dyn Queue>,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// When to stop. The worker's tasks are tracked by it.
+    pub shutdown: Shutdown,
+    /// What a soft stop means for jobs that are ready.
+    pub drain: Drain,
+}
+
+/// What a soft stop means for jobs that are ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Others will send them: stop claiming, hand back what has not gone out.
+    HandBack,
+    /// Nobody else will: go on sending what is due until the time is over.
+    SendDue,
+}
+
+/// A running worker.
+#[derive(Clone)]
+pub struct Worker {
+    settler: Arc<Settler>,
+    leases: Arc<Leases>,
+}
+
+impl Worker {
+    /// Whether it can do its work: the queue takes its settlements. Independent of the relay.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.settler.is_healthy()
+    }
+
+    /// How many jobs are in its hands.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.leases.len()
+    }
+}
+
+/// Starts a worker: a few tasks, tracked by `deps.shutdown`.
+///
+/// # Errors
+/// When the relay's settings cannot be used, such as an unreadable `smtp.ca_file`.
+pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
+    let me = ConsumerId::generate();
+    let Deps {
+        settings,
+        queue,
+        clock,
+        shutdown,
+        ..
+    } = deps;
+    let smtp = Arc::new(settings.smtp.clone());
+    let connector = match settings.mail.transport {
+        TransportKind::Smtp => Some(Connector::try_new(Arc::clone(&smtp))?),
+        TransportKind::Outbox => None,
+    };
+    let connections = settings.max_workers.min(smtp.max_connections).max(1);
+    let meters = Arc::new(Meters::new(&smtp.name, settings.max_workers));
+    let leases = Arc::new(Leases::new(
+        me.clone(),
+        Arc::clone(queue),
+        settings.queue.limits.lease,
+    ));
+    let settler = Settler::new(
+        me.clone(),
+        Arc::clone(queue),
+        Arc::clone(&leases),
+        Arc::clone(&meters),
+        connections,
+    );
+    let settler = Arc::new(settler);
+    let relay = Relay::new(
+        smtp,
+        me.clone(),
+        Arc::clone(queue),
+        Arc::clone(clock),
+        Arc::clone(&meters),
+    );
+    let relay = Arc::new(relay);
+    let done = CancellationToken::new();
+
+    // One job being sent and one behind its final dot, per connection.
+    let (sender, receiver) = async_channel::bounded(2 * connections);
+    let desk = Desk {
+        deps: deps.clone(),
+        relay: Arc::clone(&relay),
+        leases: Arc::clone(&leases),
+        settler: Arc::clone(&settler),
+        composer: Arc::new(Composer::default()),
+        meters,
+        jobs: receiver,
+    };
+    for _ in 0..connections {
+        match &connector {
+            Some(connector) => shutdown.spawn(Line::new(desk.clone(), connector.clone()).run()),
+            None => shutdown.spawn(desk.clone().keep_all()),
+        }
+    }
+    drop(desk);
+    if let Some(connector) = connector {
+        shutdown.spawn(Arc::clone(&relay).watch(connector, done.clone()));
+    }
+    shutdown.spawn(lease::renew(Arc::clone(&leases), done.clone()));
+    shutdown.spawn(maintain::run(Arc::clone(queue), done.clone()));
+    shutdown.spawn(Arc::clone(&settler).run());
+    let consumer = Consumer {
+        me: me.clone(),
+        deps: deps.clone(),
+        relay,
+        leases: Arc::clone(&leases),
+        settler: Arc::clone(&settler),
+        permits: Arc::new(Semaphore::new(2 * connections)),
+        connections,
+        jobs: sender,
+    };
+    let end = End {
+        me,
+        deps: deps.clone(),
+        settler: Arc::clone(&settler),
+        leases: Arc::clone(&leases),
+        done,
+    };
+    shutdown.spawn(async move {
+        consumer.run().await;
+        end.close().await;
+    });
+    Ok(Worker { settler, leases })
+}
+
+/// The last things: what was settled is told to the queue, the consumer is taken off its list.
+struct End {
+    me: ConsumerId,
+    deps: Deps,
+    settler: Arc<Settler>,
+    leases: Arc<Leases>,
+    done: CancellationToken,
+}
+
+/// How long the queue may take for the last settlements after a hard stop.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+impl End {
+    async fn close(self) {
+        let over = async {
+            self.deps.shutdown.over().await;
+            tokio::time::sleep(LAST_FLUSH).await;
+        };
+        tokio::select! {
+            () = self.leases.all_settled() => {}
+            () = over => {
+                let (jobs, settlements) = (self.leases.len(), self.settler.waiting());
+                tracing::error!(jobs, settlements, "stopped with jobs in hand; they return when their lease ends");
+            }
+        }
+        self.done.cancel();
+        self.settler.close();
+        if let Err(error) = self.deps.queue.leave(&self.me).await {
+            tracing::warn!(%error, "the consumer stays listed until its lease ends");
+        }
+    }
+}

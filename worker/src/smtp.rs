@@ -21,6 +21,13 @@ impl Connector {
         unimplemented!()
     }
 
+    /// Opens and closes a connection.
+    ///
+    /// # Errors
+    /// As open.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        unimplemented!()
+    }
     /// Connects, greets, protects and logs in. Each stage has its own deadline.
     ///
     /// # Errors
@@ -96,6 +103,25 @@ impl Connection {
     /// Whether another message can follow.
     #[must_use]
     pub fn is_usable(&self) -> bool {
+        unimplemented!()
+    }
+
+    /// Whether an envelope is on its way.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        unimplemented!()
+    }
+    /// Whether it has carried all the messages that it may.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        unimplemented!()
+    }
+    /// Whether the server has closed it, or said goodbye, while it was idle.
+    pub fn closed_while_idle(&mut self) -> bool {
+        unimplemented!()
+    }
+    /// No pipelining.
+    pub fn be_sequential(&mut self) {
         unimplemented!()
     }
 
