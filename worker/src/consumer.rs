@@ -13,6 +13,7 @@ use shared::queue::{ConsumerId, Delivery, Unavailable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::dispatch::Dispatch;
 use crate::lease::{Held, Leases};
 use crate::relay::Relay;
 use crate::settle::Settler;
@@ -37,8 +38,7 @@ pub(crate) struct Consumer {
     /// Two per connection: one job being sent, one behind its final dot.
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) connections: usize,
-    /// Has room for as many jobs as there are permits, so that sending never waits.
-    pub(crate) jobs: async_channel::Sender<Held>,
+    pub(crate) jobs: Arc<Dispatch<Held>>,
 }
 
 /// What one round found.
@@ -48,7 +48,7 @@ enum Round {
 }
 
 impl Consumer {
-    /// Claims until the worker stops; dropping the sender then ends the sessions.
+    /// Claims until the worker stops; the sessions then end with what they have.
     pub(crate) async fn run(self) {
         let lease = self.deps.settings.queue.limits.lease;
         let mut pause = Duration::from_millis(50);
@@ -95,6 +95,7 @@ impl Consumer {
                 }
             }
         }
+        self.jobs.close();
     }
 
     /// Permits for the next claim. None: the worker stops.
@@ -103,7 +104,7 @@ impl Consumer {
             self.relay.usable().await;
             self.settler.at_most(2 * self.permits_in_all()).await;
             // While jobs lie ready for the sessions there is time to collect permits for a larger claim.
-            let first = if self.jobs.is_empty() {
+            let first = if self.jobs.waiting() == 0 {
                 1
             } else {
                 self.connections.div_ceil(2)
@@ -144,7 +145,7 @@ impl Consumer {
     async fn claim(&self, permits: Vec<OwnedSemaphorePermit>) -> Result<Round, Unavailable> {
         let asked_at = Instant::now();
         let deliveries = self.deps.queue.claim(&self.me, permits.len()).await?;
-        Ok(self.hand_over(deliveries, asked_at, permits).await)
+        Ok(self.hand_over(deliveries, asked_at, permits))
     }
 
     async fn reclaim(&self, permits: Vec<OwnedSemaphorePermit>) -> Result<Round, Unavailable> {
@@ -161,7 +162,7 @@ impl Consumer {
             );
         }
         // There may be jobs to claim even where there was nothing to reclaim.
-        self.hand_over(reclaimed.deliveries, asked_at, permits).await;
+        self.hand_over(reclaimed.deliveries, asked_at, permits);
         Ok(Round::Claimed)
     }
 
@@ -184,12 +185,12 @@ impl Consumer {
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
                 break;
             };
-            self.hand_over(vec![delivery], asked_at, vec![permit]).await;
+            self.hand_over(vec![delivery], asked_at, vec![permit]);
         }
         Ok(())
     }
 
-    async fn hand_over(
+    fn hand_over(
         &self,
         deliveries: Vec<Delivery>,
         asked_at: Instant,
@@ -199,11 +200,8 @@ impl Consumer {
             return Round::Nothing;
         }
         for (delivery, permit) in deliveries.into_iter().zip(permits) {
-            if let Some(held) = self.leases.take(delivery, asked_at, permit)
-                && self.jobs.send(held).await.is_err()
-            {
-                // The sessions have ended with a hard stop; the job returns when its lease ends.
-                break;
+            if let Some(held) = self.leases.take(delivery, asked_at, permit) {
+                self.jobs.send(held);
             }
         }
         Round::Claimed

@@ -9,9 +9,12 @@
 //! ```
 //! [`start`] runs it: in the worker's binary beside Redis, in the API's process beside the memory queue.
 
+// pub mod check;
 pub mod compose;
 mod consumer;
 mod decide;
+mod dispatch;
+pub mod health;
 mod lease;
 mod maintain;
 mod metrics;
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compose::Composer;
 use crate::consumer::Consumer;
+use crate::dispatch::Dispatch;
 use crate::lease::Leases;
 use crate::metrics::Meters;
 use crate::relay::Relay;
@@ -128,7 +132,8 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     let done = CancellationToken::new();
 
     // One job being sent and one behind its final dot, per connection.
-    let (sender, receiver) = async_channel::bounded(2 * connections);
+    let permits = Arc::new(Semaphore::new(2 * connections));
+    let jobs = Arc::new(Dispatch::new());
     let desk = Desk {
         deps: deps.clone(),
         relay: Arc::clone(&relay),
@@ -136,7 +141,7 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
         settler: Arc::clone(&settler),
         composer: Arc::new(Composer::default()),
         meters,
-        jobs: receiver,
+        jobs: Arc::clone(&jobs),
     };
     for _ in 0..connections {
         match &connector {
@@ -144,7 +149,6 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
             None => shutdown.spawn(desk.clone().keep_all()),
         }
     }
-    drop(desk);
     if let Some(connector) = connector {
         shutdown.spawn(Arc::clone(&relay).watch(connector, done.clone()));
     }
@@ -157,9 +161,9 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
         relay,
         leases: Arc::clone(&leases),
         settler: Arc::clone(&settler),
-        permits: Arc::new(Semaphore::new(2 * connections)),
+        permits,
         connections,
-        jobs: sender,
+        jobs,
     };
     let end = End {
         me,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::compose::{Composer, Letter};
 use crate::decide::{Case, verdict};
+use crate::dispatch::{Dispatch, Next};
 use crate::lease::{Held, Leases};
 use crate::metrics::{Busy, ConnectionMeter, Meters, Outcome, Phase};
 use crate::relay::{NotOpen, Relay};
@@ -37,7 +38,7 @@ pub(crate) struct Desk {
     pub(crate) settler: Arc<Settler>,
     pub(crate) composer: Arc<Composer>,
     pub(crate) meters: Arc<Meters>,
-    pub(crate) jobs: async_channel::Receiver<Held>,
+    pub(crate) jobs: Arc<Dispatch<Held>>,
 }
 
 /// A delivery with its message.
@@ -147,7 +148,7 @@ impl Desk {
 
     /// The outbox transport: keeps messages instead of sending them.
     pub(crate) async fn keep_all(self) {
-        while let Ok(held) = self.jobs.recv().await {
+        while let Next::Item(held) = self.jobs.next(None).await {
             let Some(item) = self.prepare(held) else { continue };
             if !self.leases.confirm(item.held.delivery.job).await {
                 continue;
@@ -241,27 +242,31 @@ impl Line {
 
     async fn next(&mut self) -> Option<Item> {
         loop {
-            let held = match self.desk.jobs.try_recv() {
-                Ok(held) => held,
-                Err(async_channel::TryRecvError::Closed) => return None,
-                Err(async_channel::TryRecvError::Empty) => {
-                    if let Some(open) = &mut self.open {
-                        open.meter.set_busy(false);
+            let held = match self.desk.jobs.try_next() {
+                Some(held) => held,
+                None => match self.wait().await {
+                    Next::Item(held) => held,
+                    Next::Idle => {
+                        self.close().await;
+                        continue;
                     }
-                    let idle_until = self.open.as_ref().map(|open| open.used + IDLE);
-                    tokio::select! {
-                        held = self.desk.jobs.recv() => held.ok()?,
-                        () = tokio::time::sleep_until(idle_until.unwrap_or_else(Instant::now)), if idle_until.is_some() => {
-                            self.close().await;
-                            continue;
-                        }
-                    }
-                }
+                    Next::Closed => return None,
+                },
             };
             if let Some(item) = self.desk.prepare(held) {
                 return Some(item);
             }
         }
+    }
+
+    async fn wait(&mut self) -> Next<Held> {
+        if let Some(open) = &mut self.open {
+            open.meter.set_busy(false);
+        }
+        self.desk
+            .jobs
+            .next(self.open.as_ref().map(|open| open.used + IDLE))
+            .await
     }
 
     async fn close(&mut self) {
@@ -351,12 +356,7 @@ impl Line {
             return end;
         }
         if ahead.is_none() && open.connection.looks_ahead() && !self.desk.hands_back() {
-            *ahead = self
-                .desk
-                .jobs
-                .try_recv()
-                .ok()
-                .and_then(|held| self.desk.prepare(held));
+            *ahead = self.desk.jobs.try_next().and_then(|held| self.desk.prepare(held));
         }
         let began = Instant::now();
         let handed = tokio::select! {

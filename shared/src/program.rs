@@ -1,0 +1,85 @@
+//! How both programs begin and end: command line, settings and logs; signals; exit codes.
+
+use std::process::ExitCode;
+
+use crate::settings::{Settings, cli};
+use crate::telemetry;
+
+/// A clean stop.
+pub const CLEAN: u8 = 0;
+/// Any failure that is not the configuration's.
+pub const FAILED: u8 = 1;
+/// A configuration error; every bad setting has been listed.
+pub const BAD_CONFIGURATION: u8 = 2;
+
+/// A program that has read its command line and its settings.
+#[derive(Debug)]
+pub struct Begun {
+    /// What it was told.
+    pub settings: Settings,
+    /// Whether it shall only check what it was told, and the connections.
+    pub check: bool,
+}
+
+/// Reads the command line and the settings and starts the logs.
+///
+/// # Errors
+/// The exit code, after `--help`, `--version` or a list of what is wrong has been printed.
+pub fn begin(name: &'static str, about: &'static str) -> Result<Begun, ExitCode> {
+    let cli = cli::parse(name, about, std::env::args_os())?;
+    let settings = Settings::load(std::env::vars()).map_err(|error| refuse(&error))?;
+    telemetry::init(&settings.log);
+    Ok(Begun { settings, check: cli.check })
+}
+
+/// Says on standard error what is wrong with the configuration.
+#[expect(clippy::print_stderr, reason = "the settings say how to log, and they are what is wrong")]
+pub fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+/// Ends at the first SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the signals cannot be listened for.
+pub async fn asked_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+/// What `--check` found, line by line.
+#[derive(Debug, Default)]
+pub struct Findings {
+    lines: Vec<String>,
+    is_bad: bool,
+}
+
+impl Findings {
+    /// Notes what is well, or what is not.
+    pub fn note(&mut self, what: &str, found: Result<String, String>) {
+        let (mark, text) = match found {
+            Ok(text) => ("ok    ", text),
+            Err(text) => {
+                self.is_bad = true;
+                ("FAILED", text)
+            }
+        };
+        self.lines.push(format!("{mark} {what}: {text}"));
+    }
+
+    /// Prints everything; 0 where all is well, else 1.
+    #[must_use]
+    #[expect(clippy::print_stdout, reason = "this is what --check is for")]
+    pub fn report(self) -> ExitCode {
+        for line in &self.lines {
+            println!("{line}");
+        }
+        ExitCode::from(if self.is_bad { FAILED } else { CLEAN })
+    }
+}

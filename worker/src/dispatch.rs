@@ -1,0 +1,173 @@
+//! Who gets the next job: a session with an open connection before one without, the last used first.
+//!
+//! So a modest load keeps one connection warm and opens no more, and a job waits here only while every session is
+//! busy: a session that looks ahead takes nothing that an idle one could send now.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Hands items to whoever waits for them.
+pub(crate) struct Dispatch<T> {
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    waiting: VecDeque<T>,
+    /// Sessions that wait with an open connection; the last used is the last.
+    warm: Vec<oneshot::Sender<T>>,
+    /// Sessions that wait without one.
+    cold: Vec<oneshot::Sender<T>>,
+    closed: bool,
+}
+
+/// What waiting brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next<T> {
+    /// An item.
+    Item(T),
+    /// Nothing came in time.
+    Idle,
+    /// Nothing will come.
+    Closed,
+}
+
+impl<T> Dispatch<T> {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            warm: Vec::new(),
+            cold: Vec::new(),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives an item to a waiting session, or keeps it for the next that asks.
+    pub(crate) fn send(&self, mut item: T) {
+        let mut state = self.state();
+        while let Some(session) = state.warm.pop().or_else(|| state.cold.pop()) {
+            // One that has stopped waiting hands the item back.
+            match session.send(item) {
+                Ok(()) => return,
+                Err(back) => item = back,
+            }
+        }
+        state.waiting.push_back(item);
+    }
+
+    /// How many items wait for a session.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// An item that waits.
+    pub(crate) fn try_next(&self) -> Option<T> {
+        self.state().waiting.pop_front()
+    }
+
+    /// The next item. `until` says until when the caller keeps its open connection; none: it has none.
+    pub(crate) async fn next(&self, until: Option<Instant>) -> Next<T> {
+        let mut receiver = {
+            let mut state = self.state();
+            if let Some(item) = state.waiting.pop_front() {
+                return Next::Item(item);
+            }
+            if state.closed {
+                return Next::Closed;
+            }
+            let (sender, receiver) = oneshot::channel();
+            let idle = if until.is_some() {
+                &mut state.warm
+            } else {
+                &mut state.cold
+            };
+            idle.push(sender);
+            receiver
+        };
+        tokio::select! {
+            item = &mut receiver => return item.map_or(Next::Closed, Next::Item),
+            () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+        }
+        receiver.close();
+        // It may have come just now.
+        receiver.try_recv().map_or(Next::Idle, Next::Item)
+    }
+
+    /// Nothing more will come; what waits is still handed out.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.warm.clear();
+        state.cold.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn settled() {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn warm_session_is_served_before_a_cold_one_and_the_last_used_first() {
+        let dispatch = Arc::new(Dispatch::new());
+        let until = Instant::now() + Duration::from_mins(1);
+        let mut sessions = Vec::new();
+        for until in [None, Some(until), Some(until)] {
+            let dispatch = Arc::clone(&dispatch);
+            sessions.push(tokio::spawn(async move { dispatch.next(until).await }));
+            settled().await;
+        }
+        dispatch.send(1);
+        dispatch.send(2);
+        dispatch.send(3);
+        dispatch.send(4);
+        let got: Vec<_> = futures::future::join_all(sessions)
+            .await
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(got, [Next::Item(3), Next::Item(2), Next::Item(1)]);
+        assert_eq!((dispatch.waiting(), dispatch.try_next()), (1, Some(4)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn session_that_stopped_waiting_gets_nothing_and_nothing_is_lost() {
+        let dispatch = Dispatch::new();
+        let until = Instant::now() + Duration::from_secs(1);
+        assert_eq!(dispatch.next(Some(until)).await, Next::Idle);
+        dispatch.send(1);
+        assert_eq!(dispatch.next(None).await, Next::Item(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_ends_the_waiting_after_what_waits() {
+        let dispatch = Arc::new(Dispatch::new());
+        let other = Arc::clone(&dispatch);
+        let session = tokio::spawn(async move { other.next(None).await });
+        settled().await;
+        dispatch.close();
+        assert_eq!(session.await.unwrap(), Next::Closed);
+        dispatch.send(1);
+        assert_eq!(
+            (dispatch.next(None).await, dispatch.next(None).await),
+            (Next::Item(1), Next::Closed)
+        );
+    }
+}
