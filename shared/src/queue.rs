@@ -182,11 +182,17 @@ impl fmt::Display for ConsumerId {
     }
 }
 
+/// Tells one hand-out of a job from every other one. What the two numbers are is the backend's matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Receipt(pub u64, pub u64);
+
 /// One hand-out of a job to a consumer, under a lease.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The job.
     pub job: JobId,
+    /// Names this hand-out; a settlement gives it back.
+    pub receipt: Receipt,
     /// Its recipient.
     pub recipient: Recipient,
     /// How urgent it is.
@@ -225,7 +231,9 @@ impl Delivery {
 pub struct Settlement {
     /// The job.
     pub job: JobId,
-    /// The ordinal of the attempt that ends ([`Delivery::attempt`]); makes a replay recognisable.
+    /// The hand-out that ends ([`Delivery::receipt`]): a replay, or one that was lost, is recognised by it.
+    pub receipt: Receipt,
+    /// The ordinal of the attempt that ends ([`Delivery::attempt`]).
     pub attempt: u32,
     /// What becomes of the job.
     pub verdict: Verdict,

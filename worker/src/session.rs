@@ -109,6 +109,7 @@ impl Desk {
     pub(crate) fn settle(&self, held: Held, verdict: Verdict, reply: Option<LastReply>, detail: &str) {
         let settlement = Settlement {
             job: held.delivery.job,
+            receipt: held.delivery.receipt,
             attempt: held.delivery.attempt,
             verdict,
             relay: reply.is_some().then(|| self.relay.name().to_owned()),
