@@ -1,0 +1,202 @@
+//! How jobs leave: settlements by their holders, orders by people, the end of their time.
+
+use super::state::{Place, State};
+use crate::clock::Timestamp;
+use crate::job::{BatchId, JobId, Reason, Status};
+use crate::queue::{ConsumerId, Ordered, Settled, Settlement, Verdict};
+
+impl State {
+    pub(super) fn settle(&mut self, me: &ConsumerId, end: &Settlement, now: Timestamp) -> Settled {
+        if self.holds(me, end.job) != Some(end.receipt) {
+            return if end.verdict == Verdict::Sent {
+                self.late_success(end, now)
+            } else {
+                Settled::Lost
+            };
+        }
+        let detail = detail(end);
+        let learn = |job: &mut super::state::Job| {
+            if let Some(reply) = &end.reply {
+                job.last_reply = Some(Box::new(reply.clone()));
+            }
+            if let Some(relay) = &end.relay {
+                job.relay = Some(relay.as_str().into());
+            }
+            job.marked = false;
+            job.reclaims = 0;
+        };
+        if let Some(job) = self.jobs.get_mut(&end.job) {
+            learn(job);
+        }
+        match end.verdict {
+            Verdict::Release => {
+                let place = Place::Ready {
+                    serial: self.next_serial(),
+                };
+                self.put(end.job, place, |job| job.note(now, "released", detail));
+            }
+            Verdict::Retry { delay } => {
+                let due = now + delay;
+                self.put(end.job, Place::Retrying { due }, |job| {
+                    job.attempts += 1;
+                    job.note(now, "retrying", format!("{detail}; next attempt at {due}"));
+                });
+            }
+            Verdict::Sent => self.ended_by_attempt(end, Status::Sent, None, now, detail),
+            Verdict::Hold => self.ended_by_attempt(end, Status::Held, None, now, detail),
+            Verdict::Fail(reason) => self.ended_by_attempt(end, Status::Failed, Some(reason), now, detail),
+        }
+        Settled::Done
+    }
+
+    fn ended_by_attempt(
+        &mut self,
+        settlement: &Settlement,
+        status: Status,
+        reason: Option<Reason>,
+        now: Timestamp,
+        detail: String,
+    ) {
+        // What could not be built was no attempt.
+        if !matches!(reason, Some(Reason::Render | Reason::Encryption))
+            && let Some(job) = self.jobs.get_mut(&settlement.job)
+        {
+            job.attempts += 1;
+        }
+        self.end(settlement.job, status, reason, now, detail);
+    }
+
+    /// A 250 of a consumer that has lost the job: the mail went out, wherever the job is now.
+    fn late_success(&mut self, end: &Settlement, now: Timestamp) -> Settled {
+        match self.jobs.get(&end.job).map(super::state::Job::status) {
+            None | Some(None | Some(Status::Sent | Status::Cancelled | Status::Suppressed)) => {
+                return Settled::Lost;
+            }
+            Some(Some(_)) => {}
+        }
+        if let Some(job) = self.jobs.get_mut(&end.job) {
+            job.attempts = job.attempts.max(end.attempt);
+            job.last_reply = end.reply.clone().map(Box::new);
+        }
+        self.end(
+            end.job,
+            Status::Sent,
+            None,
+            now,
+            format!("{}; a late answer", detail(end)),
+        );
+        Settled::Late
+    }
+
+    /// Ends a job.
+    pub(super) fn end(
+        &mut self,
+        id: JobId,
+        status: Status,
+        reason: Option<Reason>,
+        now: Timestamp,
+        detail: String,
+    ) {
+        self.put(id, Place::Ended { status, at: now }, |job| {
+            job.reason = reason;
+            job.reclaims = 0;
+            job.marked = false;
+            job.note(now, status.as_str(), detail);
+        });
+    }
+
+    /// Fails a job for a reason that no attempt gave.
+    pub(super) fn fail(&mut self, id: JobId, reason: Reason, now: Timestamp) {
+        self.end(id, Status::Failed, Some(reason), now, reason.as_str().to_owned());
+    }
+
+    pub(super) fn cancel(&mut self, id: JobId, now: Timestamp) -> Ordered {
+        match self.status(id) {
+            None => Ordered::Unknown,
+            Some(Status::Queued | Status::Scheduled | Status::Retrying) => {
+                self.end(id, Status::Cancelled, None, now, String::new());
+                self.done(id)
+            }
+            Some(status) => Ordered::Conflict(status),
+        }
+    }
+
+    pub(super) fn cancel_batch(&mut self, id: BatchId, now: Timestamp) -> Option<u64> {
+        let count = self.batches.get(&id)?.count;
+        let mut cancelled = 0;
+        for index in 0..count {
+            if matches!(self.cancel(JobId { batch: id, index }, now), Ordered::Done(_)) {
+                cancelled += 1;
+            }
+        }
+        Some(cancelled)
+    }
+
+    pub(super) fn reschedule(&mut self, id: JobId, send_at: Timestamp, now: Timestamp) -> Ordered {
+        match self.status(id) {
+            None => Ordered::Unknown,
+            Some(Status::Scheduled) => {
+                let expires = self.fresh_expiry(id, send_at.max(now));
+                let (place, send_at) = if send_at > now {
+                    (Place::Scheduled { due: send_at }, Some(send_at))
+                } else {
+                    (
+                        Place::Ready {
+                            serial: self.next_serial(),
+                        },
+                        None,
+                    )
+                };
+                self.put(id, place, |job| {
+                    job.send_at = send_at;
+                    job.expires = expires;
+                    let detail = send_at.map_or_else(|| "now".to_owned(), |at| at.to_string());
+                    job.note(now, "rescheduled", detail);
+                });
+                self.done(id)
+            }
+            Some(status) => Ordered::Conflict(status),
+        }
+    }
+
+    pub(super) fn requeue(&mut self, id: JobId, now: Timestamp) -> Ordered {
+        match self.status(id) {
+            None => Ordered::Unknown,
+            Some(status @ (Status::Failed | Status::Held)) => {
+                // A held job is counted already.
+                if status == Status::Failed && self.ledger.used() >= self.limits.max_queue_size {
+                    return Ordered::Full;
+                }
+                let expires = self.fresh_expiry(id, now);
+                let place = Place::Ready {
+                    serial: self.next_serial(),
+                };
+                self.put(id, place, |job| {
+                    job.attempts = 0;
+                    job.reason = None;
+                    job.expires = expires;
+                    job.note(now, "requeued", String::new());
+                });
+                self.done(id)
+            }
+            Some(status) => Ordered::Conflict(status),
+        }
+    }
+
+    fn status(&self, id: JobId) -> Option<Status> {
+        self.jobs.get(&id)?.status()
+    }
+
+    fn done(&self, id: JobId) -> Ordered {
+        self.record(id)
+            .map_or(Ordered::Unknown, |record| Ordered::Done(Box::new(record)))
+    }
+}
+
+/// A settlement in words.
+fn detail(end: &Settlement) -> String {
+    let mut parts = vec![format!("attempt {}", end.attempt)];
+    parts.extend(end.reply.as_ref().map(ToString::to_string));
+    parts.extend(Some(end.detail.clone()).filter(|detail| !detail.is_empty()));
+    parts.join(": ")
+}
