@@ -1,7 +1,10 @@
 //! What it means that a message did not get its 250: pure decisions, from the stage, the code, the enhanced
-//! code and the provider's text, in this order. The texts are data, in `classify.toml`.
+//! code and the provider's text. The text rules come first and are data, in `classify.toml`.
 
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use crate::reply::{LastReply, Reply, Stage};
 
@@ -15,7 +18,7 @@ pub struct Failure {
     /// Whether it was the first command on a connection that had been idle or had already carried a message:
     /// the server may just have ended the connection (RFC 5321 §3.8).
     pub stale: bool,
-    /// The name of the relay is no matter of a failure; what it said is, for the record.
+    /// What happened instead of a reply, for a person.
     pub detail: String,
 }
 
@@ -73,6 +76,359 @@ pub enum Meaning {
 
 /// Decides. `sender_requested`: whether the request named the sender (else it is the configured one).
 #[must_use]
-pub fn classify(_failure: &Failure, _sender_requested: bool) -> Meaning {
-    unimplemented!()
+pub fn classify(failure: &Failure, sender_requested: bool) -> Meaning {
+    let Cause::Reply(reply) = &failure.cause else {
+        return without_reply(failure);
+    };
+    if let Some(meaning) = RULES.iter().find_map(|rule| rule.apply(failure.stage, reply)) {
+        return meaning;
+    }
+    match failure.stage {
+        Stage::Connect | Stage::Tls | Stage::Greeting | Stage::Ehlo | Stage::Auth => Meaning::RelayDown,
+        Stage::Mail => mail(failure, reply, sender_requested),
+        Stage::Rcpt | Stage::Data | Stage::Dot => transaction(reply),
+    }
+}
+
+fn without_reply(failure: &Failure) -> Meaning {
+    match (failure.stage, &failure.cause) {
+        (Stage::Dot, _) => Meaning::Ambiguous,
+        (Stage::Mail | Stage::Rcpt | Stage::Data, Cause::Unsupported) => Meaning::Rejected,
+        (Stage::Mail | Stage::Rcpt | Stage::Data, _) if failure.stale => Meaning::Reconnect,
+        (Stage::Mail | Stage::Rcpt | Stage::Data, _) => Meaning::Deferred,
+        _ => Meaning::RelayDown,
+    }
+}
+
+fn mail(failure: &Failure, reply: &Reply, sender_requested: bool) -> Meaning {
+    match reply.code {
+        421 if failure.stale => Meaning::Reconnect,
+        500 | 501 | 503 | 504 | 555 => Meaning::OurFault,
+        530 => Meaning::RelayDown,
+        552 => Meaning::Rejected,
+        _ if reply
+            .enhanced
+            .is_some_and(|code| code.class == 5 && code.subject == 7)
+            && !is_about_sender(reply) =>
+        {
+            Meaning::RelayDown
+        }
+        _ if reply.is_permanent() && sender_requested => Meaning::Rejected,
+        // The configured sender is refused: that is so for every message, and no message's fault.
+        _ if reply.is_permanent() => Meaning::RelayDown,
+        _ => Meaning::Deferred,
+    }
+}
+
+/// 5.7.x that speaks of the sender's address (RFC 7372 §3 and RFC 6409 §6.1) rather than of our login.
+fn is_about_sender(reply: &Reply) -> bool {
+    reply.enhanced.is_some_and(|code| code.detail == 1) && reply.text.to_lowercase().contains("sender")
+}
+
+fn transaction(reply: &Reply) -> Meaning {
+    match reply.code {
+        500 | 501 | 503 | 504 | 555 if reply.enhanced.is_none_or(|code| code.subject == 5) => {
+            Meaning::OurFault
+        }
+        _ if reply.is_permanent() => Meaning::Rejected,
+        _ => Meaning::Deferred,
+    }
+}
+
+/// A provider's text and what it means: a row of `classify.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    /// Who says it: for the reader.
+    #[expect(dead_code, reason = "the table is read by people too")]
+    provider: String,
+    /// Where; empty: anywhere from MAIL on.
+    #[serde(default)]
+    stages: Vec<Stage>,
+    /// With one of these codes; empty: with any.
+    #[serde(default)]
+    codes: Vec<u16>,
+    /// The text contains one of these, without regard to case.
+    any: Vec<String>,
+    /// What it means.
+    means: Word,
+    /// How long to wait, in seconds, where the reply does not say.
+    #[serde(default)]
+    wait_s: u64,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Throttled,
+    Deferred,
+    Rejected,
+    RelayDown,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    rule: Vec<Rule>,
+}
+
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let table: Result<Table, _> = toml::from_str(include_str!("classify.toml"));
+    // The table is part of the program, and a test reads it.
+    table.map(|table| table.rule).unwrap_or_default()
+});
+
+impl Rule {
+    fn apply(&self, stage: Stage, reply: &Reply) -> Option<Meaning> {
+        let here = if self.stages.is_empty() {
+            stage >= Stage::Mail
+        } else {
+            self.stages.contains(&stage)
+        };
+        if !here || !(self.codes.is_empty() || self.codes.contains(&reply.code)) || reply.code < 400 {
+            return None;
+        }
+        let text = reply.text.to_lowercase();
+        if !self.any.iter().any(|part| text.contains(part)) {
+            return None;
+        }
+        Some(match self.means {
+            Word::Throttled => Meaning::Throttled {
+                wait: said_wait(&text).unwrap_or(Duration::from_secs(self.wait_s)),
+            },
+            Word::Deferred => Meaning::Deferred,
+            Word::Rejected => Meaning::Rejected,
+            Word::RelayDown => Meaning::RelayDown,
+        })
+    }
+}
+
+/// The longest wait that a reply is believed: a day.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// "… N seconds", "… N minutes", "… N hours" in a reply's text.
+fn said_wait(text: &str) -> Option<Duration> {
+    let words: Vec<&str> = text
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.windows(2).find_map(|pair| {
+        let seconds = match pair[1] {
+            "second" | "seconds" | "sec" | "secs" => 1,
+            "minute" | "minutes" | "min" | "mins" => 60,
+            "hour" | "hours" => 3_600,
+            _ => return None,
+        };
+        let said = pair[0]
+            .parse::<u64>()
+            .ok()
+            .filter(|n| *n > 0)?
+            .checked_mul(seconds)?;
+        Some(Duration::from_secs(said).min(LONGEST_WAIT))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use Meaning::{Ambiguous, Deferred, OurFault, Reconnect, Rejected, RelayDown};
+
+    fn heard(stage: Stage, code: u16, text: &str) -> Failure {
+        Failure {
+            stage,
+            cause: Cause::Reply(Reply::new(code, text)),
+            stale: false,
+            detail: String::new(),
+        }
+    }
+
+    fn without(stage: Stage, cause: Cause) -> Failure {
+        Failure {
+            stage,
+            cause,
+            stale: false,
+            detail: "x".into(),
+        }
+    }
+
+    const fn throttled(secs: u64) -> Meaning {
+        Meaning::Throttled {
+            wait: Duration::from_secs(secs),
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_table_is_read() {
+        let table: Table = toml::from_str(include_str!("classify.toml")).unwrap();
+        assert_eq!(table.rule.len(), RULES.len());
+        for rule in &table.rule {
+            assert!(
+                !rule.any.is_empty() && rule.any.iter().all(|part| *part == part.to_lowercase()),
+                "{rule:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn replies_mean_what_the_documentation_says() {
+        for (stage, code, text, meaning) in [
+            (Stage::Rcpt, 450, "4.2.0 mailbox busy", Deferred),
+            (
+                Stage::Rcpt,
+                451,
+                "4.7.1 Greylisted, please try again later",
+                Deferred,
+            ),
+            (
+                Stage::Rcpt,
+                451,
+                "4.7.1 Greylisting in action, come back in 5 minutes",
+                Deferred,
+            ),
+            (Stage::Data, 451, "local error", Deferred),
+            (Stage::Dot, 451, "4.3.0 try again", Deferred),
+            (Stage::Mail, 451, "4.3.0 local error", Deferred),
+            (Stage::Rcpt, 550, "5.1.1 no such user", Rejected),
+            (Stage::Rcpt, 551, "user not local", Rejected),
+            (Stage::Rcpt, 552, "5.2.2 mailbox full", Deferred),
+            (Stage::Rcpt, 550, "Mailbox is full", Deferred),
+            (Stage::Dot, 554, "5.7.1 content refused", Rejected),
+            (Stage::Dot, 554, "DT:SPM 163 smtp", Rejected),
+            (Stage::Dot, 552, "5.3.4 message too large", Rejected),
+            (Stage::Mail, 552, "5.3.4 message too large", Rejected),
+            (Stage::Mail, 530, "5.7.0 Authentication required", RelayDown),
+            (Stage::Mail, 550, "5.7.1 not allowed", RelayDown),
+            (
+                Stage::Mail,
+                501,
+                "Mail from address must be same as authorization user.",
+                RelayDown,
+            ),
+            (Stage::Auth, 535, "Error: 请使用授权码登录", RelayDown),
+            (
+                Stage::Auth,
+                454,
+                "4.7.0 Temporary authentication failure",
+                RelayDown,
+            ),
+            (
+                Stage::Auth,
+                550,
+                "User has no permission / client login not enabled",
+                RelayDown,
+            ),
+            (Stage::Greeting, 554, "no", RelayDown),
+            (Stage::Ehlo, 550, "no", RelayDown),
+            (Stage::Mail, 500, "what?", OurFault),
+            (Stage::Rcpt, 503, "5.5.1 bad sequence", OurFault),
+            (Stage::Rcpt, 550, "Connection frequency limited", throttled(600)),
+            (
+                Stage::Dot,
+                550,
+                "Domain frequency limited [163.com]",
+                throttled(600),
+            ),
+            (
+                Stage::Rcpt,
+                550,
+                "5.4.5 Daily user sending limit exceeded",
+                throttled(3_600),
+            ),
+            (
+                Stage::Mail,
+                421,
+                "4.7.0 Try again later, too many connections, wait 90 seconds",
+                throttled(90),
+            ),
+            (Stage::Dot, 451, "DT:MI:SFQ too many", throttled(900)),
+        ] {
+            assert_eq!(
+                classify(&heard(stage, code, text), false),
+                meaning,
+                "{code} {text} at {stage}"
+            );
+        }
+    }
+
+    #[test]
+    fn refused_sender_of_a_request_stops_nobody_else() {
+        let refused = heard(Stage::Mail, 553, "5.1.8 sender address refused");
+        assert_eq!(classify(&refused, true), Rejected);
+        assert_eq!(classify(&refused, false), RelayDown);
+    }
+
+    #[test]
+    fn lost_connection_means_what_its_stage_says() {
+        for cause in [Cause::Closed, Cause::TimedOut, Cause::Garbled] {
+            assert_eq!(classify(&without(Stage::Dot, cause.clone()), false), Ambiguous);
+            for stage in [Stage::Mail, Stage::Rcpt, Stage::Data] {
+                assert_eq!(classify(&without(stage, cause.clone()), false), Deferred);
+            }
+            for stage in [Stage::Connect, Stage::Greeting, Stage::Ehlo, Stage::Auth] {
+                assert_eq!(classify(&without(stage, cause.clone()), false), RelayDown);
+            }
+        }
+        assert_eq!(classify(&without(Stage::Tls, Cause::Tls), false), RelayDown);
+        assert_eq!(
+            classify(&without(Stage::Auth, Cause::Unsupported), false),
+            RelayDown
+        );
+        assert_eq!(
+            classify(&without(Stage::Mail, Cause::Unsupported), false),
+            Rejected
+        );
+    }
+
+    #[test]
+    fn stale_connection_costs_nothing_once() {
+        let stale = |failure: Failure| Failure {
+            stale: true,
+            ..failure
+        };
+        assert_eq!(
+            classify(&stale(heard(Stage::Mail, 421, "4.3.2 going down")), false),
+            Reconnect
+        );
+        assert_eq!(
+            classify(&stale(without(Stage::Mail, Cause::Closed)), false),
+            Reconnect
+        );
+        assert_eq!(
+            classify(&heard(Stage::Mail, 421, "4.3.2 going down"), false),
+            Deferred
+        );
+    }
+
+    #[test]
+    fn wait_is_taken_from_the_reply_within_reason() {
+        assert_eq!(
+            said_wait("try again in 30 seconds"),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(said_wait("wait 5 minutes."), Some(Duration::from_mins(5)));
+        assert_eq!(said_wait("in 999 hours"), Some(LONGEST_WAIT));
+        assert_eq!(said_wait("error 30 at second 0"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_at_all_is_misread(
+            stage in prop::sample::select(vec![
+                Stage::Connect, Stage::Tls, Stage::Greeting, Stage::Ehlo, Stage::Auth, Stage::Mail, Stage::Rcpt,
+                Stage::Data, Stage::Dot,
+            ]),
+            code in 400u16..600, text in ".{0,80}", stale: bool, requested: bool,
+        ) {
+            let failure = Failure { stale, ..heard(stage, code, &text) };
+            let meaning = classify(&failure, requested);
+            prop_assert!(meaning != Ambiguous, "a reply is never ambiguous");
+            if code < 500 {
+                prop_assert!(meaning != Rejected && meaning != OurFault, "a 4xx never ends a job");
+            }
+            if stage < Stage::Mail {
+                prop_assert!(matches!(meaning, RelayDown | Meaning::Throttled { .. }), "the relay's failure is no job's");
+            }
+        }
+    }
 }

@@ -109,7 +109,7 @@ pub struct Reply {
     pub code: u16,
     /// The enhanced code that its first line begins with.
     pub enhanced: Option<Enhanced>,
-    /// The lines without codes, joined by a space.
+    /// The lines without codes, joined by line feeds.
     pub text: String,
 }
 
@@ -191,7 +191,7 @@ fn cut(text: &str) -> String {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    text[..end].replace('\n', " ")
 }
 
 impl fmt::Display for LastReply {

@@ -1,6 +1,5 @@
 //! From a delivery to a message (RFC 5322, MIME) and its envelope.
 
-use bytes::Bytes;
 use shared::address::Address;
 use shared::job::Reason;
 use shared::queue::Delivery;
@@ -13,7 +12,7 @@ pub struct Letter {
     /// The envelope's recipient.
     pub to: Address,
     /// The message: CRLF line ends, no line over 998 octets, ASCII unless `smtputf8`. Not dot-stuffed; ends with CRLF.
-    pub source: Bytes,
+    pub source: String,
     /// Whether the relay must offer SMTPUTF8 (RFC 6531): an address in the envelope or the headers is not ASCII.
     pub smtputf8: bool,
 }

@@ -159,7 +159,7 @@ impl Desk {
                 at: self.deps.clock.now(),
                 from: item.letter.from.as_str().to_owned(),
                 to: vec![item.letter.to.as_str().to_owned()],
-                source: String::from_utf8_lossy(&item.letter.source).into_owned(),
+                source: item.letter.source,
             };
             match self.deps.queue.keep(message).await {
                 Ok(()) => {
@@ -335,7 +335,7 @@ impl Line {
         let began = Instant::now();
         let envelope = tokio::select! {
             biased;
-            envelope = envelope(&mut open.connection, &item.letter) => Some(envelope),
+            envelope = open.connection.envelope(&item.letter) => Some(envelope),
             () = item.held.lost.cancelled() => None,
             () = self.desk.hand_back() => None,
         };
@@ -362,7 +362,7 @@ impl Line {
         let began = Instant::now();
         let handed = tokio::select! {
             biased;
-            handed = open.connection.content(&item.letter, ahead.as_ref().map(|next| &next.letter)) => handed.result,
+            handed = open.connection.content(&item.letter, ahead.as_ref().map(|next| &next.letter)) => handed,
             () = self.desk.deps.shutdown.over() => Err(stopped_at_the_dot()),
         };
         open.used = Instant::now();
@@ -387,7 +387,7 @@ impl Line {
                 || (open.used.elapsed() < IDLE
                     && open.since.elapsed() < AGE
                     && !open.connection.is_spent()
-                    && !open.connection.closed_while_idle());
+                    && !open.connection.stirred());
             if is_fresh {
                 open.meter.set_busy(true);
                 return Ok(());
@@ -418,13 +418,6 @@ impl Line {
         });
         Ok(())
     }
-}
-
-async fn envelope(connection: &mut Connection, letter: &Letter) -> Result<(), Failure> {
-    if !connection.is_begun() {
-        connection.begin(letter).await?;
-    }
-    connection.envelope().await
 }
 
 const STOPPED: &str = "stopped while waiting for the reply to the final dot";
