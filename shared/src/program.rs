@@ -27,13 +27,19 @@ pub struct Begun {
 /// The exit code, after `--help`, `--version` or a list of what is wrong has been printed.
 pub fn begin(name: &'static str, about: &'static str) -> Result<Begun, ExitCode> {
     let cli = cli::parse(name, about, std::env::args_os())?;
-    let settings = Settings::load(std::env::vars()).map_err(|error| refuse(&error))?;
+    let settings = Settings::load(environment()).map_err(|error| refuse(&error))?;
     telemetry::init(&settings.log);
-    Ok(Begun { settings, check: cli.check })
+    Ok(Begun {
+        settings,
+        check: cli.check,
+    })
 }
 
 /// Says on standard error what is wrong with the configuration.
-#[expect(clippy::print_stderr, reason = "the settings say how to log, and they are what is wrong")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the settings say how to log, and they are what is wrong"
+)]
 pub fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("{error}");
     ExitCode::from(BAD_CONFIGURATION)
@@ -82,4 +88,10 @@ impl Findings {
         }
         ExitCode::from(if self.is_bad { FAILED } else { CLEAN })
     }
+}
+
+/// The environment; a variable that is not UTF-8 is no setting of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

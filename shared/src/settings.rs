@@ -1,6 +1,16 @@
 //! The settings: one struct, checked whole. Where they come from and what is wrong with them is in the
 //! modules below; a value that reaches this struct is valid.
 
+mod catalogue;
+pub mod cli;
+mod given;
+mod parse;
+mod read;
+mod value;
+
+pub use catalogue::readme_table;
+pub use given::SettingsError;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -194,21 +204,10 @@ pub struct QueueSettings {
 }
 
 /// A backend and what it needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// Inside the API's process.
     Memory,
-    /// Redis or Valkey.
-    Redis(Redis),
-}
-
-/// Redis: one server, several of a Cluster, or Sentinels.
-#[derive(Debug, Clone)]
-pub struct Redis {
-    /// `REDIS_URL`. Holds a password: never shown.
-    pub url: SecretString,
-    /// Runs on a Redis that may evict.
-    pub allow_unsafe: bool,
 }
 
 /// Templates.

@@ -9,12 +9,11 @@
 //! ```
 //! [`start`] runs it: in the worker's binary beside Redis, in the API's process beside the memory queue.
 
-// pub mod check;
+pub mod check;
 pub mod compose;
 mod consumer;
 mod decide;
 mod dispatch;
-pub mod health;
 mod lease;
 mod maintain;
 mod metrics;

@@ -135,7 +135,7 @@ fn encoded_words(text: &str, room: usize) -> String {
     let mut put = |word: &str| {
         let first = if out.is_empty() { "" } else { "\r\n " };
         let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, word);
-        out.push_str(&format!("{first}=?utf-8?B?{encoded}?="));
+        out.extend([first, "=?utf-8?B?", &encoded, "?="]);
     };
     for c in text.chars() {
         if word.len() + c.len_utf8() > limit && !word.is_empty() {
