@@ -1,0 +1,189 @@
+//! Errors as RFC 9457 problem details: one table from code to status and title.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError};
+use serde::Serialize;
+
+use crate::guard::RequestId;
+
+macro_rules! codes {
+    ($($variant:ident = $word:literal, $status:literal, $title:literal;)*) => {
+        /// What went wrong with a request.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code { $($variant),* }
+
+        impl Code {
+            const fn row(self) -> (&'static str, u16, &'static str) {
+                match self { $(Self::$variant => ($word, $status, $title)),* }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedJson = "malformed_json", 400, "The body is not JSON";
+    Unauthorized = "unauthorized", 401, "A valid API key is needed";
+    Forbidden = "forbidden", 403, "Not allowed";
+    SenderNotAllowed = "sender_not_allowed", 403, "The sender is not allowed";
+    NotFound = "not_found", 404, "There is no such thing";
+    MethodNotAllowed = "method_not_allowed", 405, "Not with this method";
+    Conflict = "conflict", 409, "Not in this state";
+    TooLarge = "too_large", 413, "The body is too large";
+    UnsupportedMediaType = "unsupported_media_type", 415, "JSON is expected";
+    InvalidRequest = "invalid_request", 422, "The request breaks a rule";
+    IdempotencyKeyReuse = "idempotency_key_reuse", 422, "The idempotency key was used with another body";
+    QueueFull = "queue_full", 503, "The queue is full";
+    ScheduleFull = "schedule_full", 503, "The schedule is full";
+    QueueUnavailable = "queue_unavailable", 503, "The queue cannot be reached";
+}
+
+/// A broken rule of a request: where, which, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Fault {
+    /// JSON pointer (RFC 6901) into the body; `?name` for a query parameter, `Name:` for a header.
+    pub(crate) pointer: String,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(pointer: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            pointer: pointer.into(),
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    errors: &'a [Fault],
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    code: Code,
+    detail: String,
+    faults: Vec<Fault>,
+    retry_after: Option<u32>,
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            faults: Vec::new(),
+            retry_after: None,
+            allow: None,
+        }
+    }
+
+    pub(crate) fn faults(faults: Vec<Fault>) -> Self {
+        let detail = match faults.as_slice() {
+            [one] => format!("{}: {}", one.pointer, one.message),
+            many => format!("{} rules are broken; see errors", many.len()),
+        };
+        Self {
+            faults,
+            ..Self::new(Code::InvalidRequest, detail)
+        }
+    }
+
+    /// With a number of seconds after which to try again.
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(Code::NotFound, "There is nothing at this address.")
+    }
+
+    pub(crate) fn response(&self, request_id: &str) -> HttpResponse {
+        let (code, status, title) = self.code.row();
+        let body = Body {
+            r#type: "about:blank",
+            title,
+            status,
+            detail: &self.detail,
+            code,
+            request_id,
+            errors: &self.faults,
+        };
+        let mut response =
+            HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        response.insert_header((CONTENT_TYPE, "application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        if let Some(methods) = self.allow {
+            response.insert_header((ALLOW, methods));
+        }
+        if self.code == Code::Unauthorized {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+        }
+        response.body(serde_json::to_string(&body).unwrap_or_default())
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+// The guard turns a handler's error into the response: only there the request's id is known.
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.row().1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.response("")
+    }
+}
+
+impl From<shared::queue::Unavailable> for Problem {
+    fn from(error: shared::queue::Unavailable) -> Self {
+        tracing::error!(%error, "the queue does not answer");
+        Self::new(Code::QueueUnavailable, "The queue cannot be reached. Try again.").retry_after(2)
+    }
+}
+
+fn request_id(request: &HttpRequest) -> String {
+    request
+        .extensions()
+        .get::<RequestId>()
+        .map(|id| id.0.clone())
+        .unwrap_or_default()
+}
+
+/// Answers what no route knows.
+pub(crate) async fn not_found(request: HttpRequest) -> HttpResponse {
+    Problem::not_found().response(&request_id(&request))
+}
+
+/// Answers a method that a route does not know.
+pub(crate) fn method_not_allowed(allow: &'static str) -> actix_web::Route {
+    actix_web::web::to(move |request: HttpRequest| {
+        let detail = format!("{allow} is allowed here.");
+        let problem = Problem {
+            allow: Some(allow),
+            ..Problem::new(Code::MethodNotAllowed, detail)
+        };
+        async move { problem.response(&request_id(&request)) }
+    })
+}
