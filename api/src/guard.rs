@@ -34,11 +34,7 @@ pub(crate) async fn guard(
     let response = if let Err(problem) = admit(&request) {
         request.into_response(problem.response(&id))
     } else {
-        let inner = request.request().clone();
-        match next.call(request).await {
-            Ok(response) => response.map_into_boxed_body(),
-            Err(error) => ServiceResponse::new(inner, failed(&error, &id)),
-        }
+        next.call(request).await?.map_into_boxed_body()
     };
     // A handler's own problem does not know the request's id.
     let mut response = match response
@@ -61,14 +57,6 @@ pub(crate) async fn guard(
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     metrics::answered(&route, &method, response.status().as_u16(), began.elapsed());
     Ok(response)
-}
-
-fn failed(error: &Error, id: &str) -> actix_web::HttpResponse {
-    if let Some(problem) = error.as_error::<Problem>() {
-        return problem.response(id);
-    }
-    tracing::warn!(%error, request_id = id, "a request failed");
-    error.error_response()
 }
 
 fn admit(request: &ServiceRequest) -> Result<(), Problem> {

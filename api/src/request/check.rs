@@ -79,7 +79,12 @@ pub(crate) fn check(draft: Draft, now: Timestamp, faults: &mut Vec<Fault>) -> Op
     let mut check = Check { faults };
     let recipients = check.recipients(draft.recipients);
     let subject = check.subject(draft.subject, draft.template_id.is_some());
-    let body = check.body(draft.body, draft.template_id, draft.template_data, draft.locale.as_deref());
+    let body = check.body(
+        draft.body,
+        draft.template_id,
+        draft.template_data,
+        draft.locale.as_deref(),
+    );
     let text = draft.text.map(|text| check.content("/text", text));
     let from = draft.from.and_then(|from| check.mailbox("/from", &from));
     let reply_to = draft
