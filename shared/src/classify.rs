@@ -85,7 +85,7 @@ pub fn classify(failure: &Failure, sender_requested: bool) -> Meaning {
     }
     match failure.stage {
         Stage::Connect | Stage::Tls | Stage::Greeting | Stage::Ehlo | Stage::Auth => Meaning::RelayDown,
-        Stage::Mail => mail(failure, reply, sender_requested),
+        Stage::Mail => mail(reply, sender_requested),
         Stage::Rcpt | Stage::Data | Stage::Dot => transaction(reply),
     }
 }
@@ -100,9 +100,8 @@ fn without_reply(failure: &Failure) -> Meaning {
     }
 }
 
-fn mail(failure: &Failure, reply: &Reply, sender_requested: bool) -> Meaning {
+fn mail(reply: &Reply, sender_requested: bool) -> Meaning {
     match reply.code {
-        421 if failure.stale => Meaning::Reconnect,
         500 | 501 | 503 | 504 | 555 => Meaning::OurFault,
         530 => Meaning::RelayDown,
         552 => Meaning::Rejected,

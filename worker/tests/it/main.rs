@@ -1,0 +1,4 @@
+//! The worker against a scripted relay.
+
+mod delivery;
+mod support;
