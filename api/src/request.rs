@@ -49,7 +49,10 @@ pub(crate) fn draft(body: &[u8]) -> Result<(Draft, Vec<Fault>), Problem> {
     };
     let malformed =
         |error: &serde_json::Error| Problem::new(Code::MalformedJson, format!("Not JSON: {error}"));
-    let value = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    if !value.is_object() {
+        return Err(Problem::faults(vec![Fault::new("", "wrong_type", "an object is expected")]));
+    }
     match walk::walk(value) {
         // JSON that only the typed parser refuses, such as a field that is there twice.
         (_, faults) if faults.is_empty() => Err(malformed(&error)),

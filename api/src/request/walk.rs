@@ -111,14 +111,11 @@ impl Walk {
 }
 
 /// What a body says where it is of the types, and every place where it is not. A field of the wrong type is in the
-/// draft as far as the rules must know that it is there.
+/// draft as far as the rules must know that it is there. The body is an object.
 pub(super) fn walk(value: Value) -> (Draft, Vec<Fault>) {
     let mut walk = Walk(Vec::new());
     let mut draft = Draft::default();
-    let Value::Object(object) = value else {
-        walk.wrong("", "an object");
-        return (draft, walk.0);
-    };
+    let object = if let Value::Object(object) = value { object } else { Map::new() };
     for (name, value) in object {
         let at = pointer(&name);
         match name.as_str() {
