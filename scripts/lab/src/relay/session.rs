@@ -347,6 +347,7 @@ impl Session {
     /// Reads the content, and does to it what the recipient asks for.
     async fn content(&mut self, envelope: Envelope, order: Order) -> io::Result<Then> {
         match order {
+            Order::CutAfterGo => return Ok(Then::End),
             Order::CutInContent => {
                 self.line.some_content().await?;
                 return Ok(Then::End);
