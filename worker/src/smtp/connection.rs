@@ -396,6 +396,41 @@ mod tests {
 
     use super::*;
 
+    /// A protected connection whose relay has said 354 and reads no more.
+    async fn stalled(relay: &lab::relay::Relay) -> Connection {
+        let env = [("MAIL_FROM", "a@b.c"), ("SMTP_HOST", "127.0.0.1"), ("SMTP_TLS", "implicit")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut smtp = shared::settings::Settings::load(env).unwrap().smtp;
+        smtp.port = relay.addr().port();
+        smtp.ca_file = relay.ca_file();
+        let mut connection = super::super::Connector::try_new(Arc::new(smtp)).unwrap().open().await.unwrap();
+        let letter = Letter {
+            from: Address::parse("a@b.c").unwrap(),
+            to: Address::parse("stall@b.c").unwrap(),
+            source: String::new(),
+            smtputf8: false,
+        };
+        connection.envelope(&letter).await.unwrap();
+        let short = Duration::from_millis(500);
+        connection.handle.be_patient_with_content(short, short);
+        connection
+    }
+
+    #[tokio::test]
+    async fn flush_of_a_protected_connection_has_a_deadline() {
+        let script = lab::relay::Script { tls: lab::relay::Tls::Implicit, ..lab::relay::Script::default() };
+        let relay = lab::relay::Relay::start(script).await.unwrap();
+        let mut first = stalled(&relay).await;
+        drop(first.command("x".repeat(30_000_000), Stage::Dot).await);
+        // TLS itself holds back the last 64 KiB of what the socket seemed to take: a little less is all written, and
+        // then never flushed.
+        let taken = first.handle.written();
+        let mut second = stalled(&relay).await;
+        let command = second.command("x".repeat(taken - 20_000), Stage::Dot);
+        let answer = tokio::time::timeout(Duration::from_secs(20), command).await;
+        assert_eq!(answer.expect("it waits on and on").unwrap_err().cause, Cause::TimedOut);
+    }
+
     #[test]
     fn dots_at_the_start_of_a_line_are_doubled() {
         let address = Address::parse("a@b.c").unwrap();

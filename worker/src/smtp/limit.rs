@@ -40,8 +40,7 @@ impl MessageLimit {
 /// A 421 that may be about the number of messages: 4.3.2 is a server that goes down, 4.4.2 one that waited too long,
 /// 4.7.0 one that does not like us.
 fn is_bare(reply: &Reply) -> bool {
-    reply.code == 421
-        && !reply.enhanced.is_some_and(|e| matches!((e.subject, e.detail), (3 | 4, 2) | (7, 0)))
+    reply.code == 421 && !reply.enhanced.is_some_and(|e| matches!((e.subject, e.detail), (3 | 4, 2) | (7, 0)))
 }
 
 #[cfg(test)]

@@ -113,6 +113,18 @@ async fn connection_cut_before_the_content_can_be_tried_again() {
 }
 
 #[tokio::test]
+async fn content_does_not_go_out_to_a_relay_that_has_gone_since_its_354() {
+    let (relay, mut connection) = connected(Script::default()).await;
+    let letter = letter("cut-go");
+    connection.envelope(&letter).await.unwrap();
+    assert!(relay.wait_until(|counts| counts.open == 0).await);
+    let failure = connection.content(&letter, None).await.unwrap_err();
+    assert_eq!((failure.stage, &failure.cause), (Stage::Data, &Cause::Closed));
+    assert_eq!(meaning(&failure), Meaning::Deferred, "there is no doubt about it");
+    assert!(!connection.is_usable());
+}
+
+#[tokio::test]
 async fn connection_cut_while_the_content_goes_out_can_be_tried_again() {
     let (relay, mut connection) = connected(Script::default()).await;
     let letter = large_letter("cut-content", 30_000_000);
