@@ -44,11 +44,7 @@ impl Keys {
         let open = known.is_empty() || auth.disabled;
         // A page in a browser on this machine can reach a loopback address by a name of its own: only loopback names
         // are answered, so that it gets nowhere (DNS rebinding).
-        Self {
-            open,
-            loopback_only: known.is_empty() && !auth.disabled,
-            known,
-        }
+        Self { open, loopback_only: known.is_empty() && !auth.disabled, known }
     }
 
     /// Whether a request to this `Host` is answered.
@@ -66,9 +62,7 @@ impl Keys {
             return Ok(Caller(String::new()));
         }
         let unauthorized = || Problem::new(Code::Unauthorized, "Send Authorization: Bearer <key>.");
-        let (scheme, key) = authorization
-            .and_then(|text| text.split_once(' '))
-            .ok_or_else(unauthorized)?;
+        let (scheme, key) = authorization.and_then(|text| text.split_once(' ')).ok_or_else(unauthorized)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(unauthorized());
         }
@@ -79,10 +73,7 @@ impl Keys {
             let same: Choice = known.digest.ct_eq(&digest);
             found.conditional_assign(&n, same);
         }
-        let known = usize::try_from(found)
-            .ok()
-            .and_then(|n| self.known.get(n))
-            .ok_or_else(unauthorized)?;
+        let known = usize::try_from(found).ok().and_then(|n| self.known.get(n)).ok_or_else(unauthorized)?;
         if known.scopes.contains(&scope) {
             return Ok(Caller(known.name.clone()));
         }
@@ -91,10 +82,7 @@ impl Keys {
             Scope::Read => "read",
             Scope::Admin => "admin",
         };
-        Err(Problem::new(
-            Code::Forbidden,
-            format!("The key lacks the scope {needed}."),
-        ))
+        Err(Problem::new(Code::Forbidden, format!("The key lacks the scope {needed}.")))
     }
 }
 
@@ -131,10 +119,7 @@ mod tests {
             key: (*key).to_owned().into(),
             scopes: scopes.to_vec(),
         });
-        Keys::new(&Auth {
-            keys: keys.collect(),
-            disabled: false,
-        })
+        Keys::new(&Auth { keys: keys.collect(), disabled: false })
     }
 
     #[test]
@@ -153,10 +138,7 @@ mod tests {
             assert_eq!(keys.check(Some(key), scope).is_ok(), ok, "{key} {scope:?}");
         }
         assert!(keys.check(None, Scope::Send).is_err());
-        assert_eq!(
-            keys.check(Some("Bearer ra"), Scope::Read).unwrap().0,
-            "name of ra"
-        );
+        assert_eq!(keys.check(Some("Bearer ra"), Scope::Read).unwrap().0, "name of ra");
     }
 
     #[test]
@@ -175,10 +157,6 @@ mod tests {
         ] {
             assert_eq!(open.check_host(host).is_ok(), ok, "{host}");
         }
-        assert!(
-            keys(&[("s", &[Scope::Send])])
-                .check_host("mail.example.com")
-                .is_ok()
-        );
+        assert!(keys(&[("s", &[Scope::Send])]).check_host("mail.example.com").is_ok());
     }
 }

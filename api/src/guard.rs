@@ -37,11 +37,7 @@ pub(crate) async fn guard(
         next.call(request).await?.map_into_boxed_body()
     };
     // A handler's own problem does not know the request's id.
-    let mut response = match response
-        .response()
-        .error()
-        .and_then(|error| error.as_error::<Problem>())
-    {
+    let mut response = match response.response().error().and_then(|error| error.as_error::<Problem>()) {
         Some(problem) => {
             let problem = problem.response(&id);
             response.into_response(problem)
@@ -66,14 +62,8 @@ fn admit(request: &ServiceRequest) -> Result<(), Problem> {
     let Some(scope) = auth::scope(request.method(), request.path()) else {
         return Ok(());
     };
-    let header = |name| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
-    };
-    site.keys
-        .check_host(header(HOST).or_else(|| request.uri().host()).unwrap_or_default())?;
+    let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    site.keys.check_host(header(HOST).or_else(|| request.uri().host()).unwrap_or_default())?;
     let caller = site.keys.check(header(AUTHORIZATION), scope)?;
     request.extensions_mut().insert(caller);
     Ok(())
@@ -83,7 +73,5 @@ fn request_id(request: &ServiceRequest) -> String {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let is_sane =
         |id: &&str| !id.is_empty() && id.len() <= ID_LIMIT && id.bytes().all(|b| b.is_ascii_graphic());
-    given
-        .filter(is_sane)
-        .map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), ToOwned::to_owned)
+    given.filter(is_sane).map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), ToOwned::to_owned)
 }

@@ -67,12 +67,7 @@ pub fn build(deps: Deps, listener: TcpListener) -> std::io::Result<Server> {
     let keys = Keys::new(&deps.settings.auth);
     let gauges = metrics::QueueGauges::default();
     let timeout = deps.settings.shutdown_timeout.as_secs();
-    let site = web::Data::new(Site {
-        deps,
-        keys,
-        composer: Composer::default(),
-        gauges,
-    });
+    let site = web::Data::new(Site { deps, keys, composer: Composer::default(), gauges });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(site.clone())

@@ -10,9 +10,8 @@ use shared::job::{Priority, Status};
 use shared::queue::{Queue, Stats};
 
 /// Seconds: from a local relay's millisecond to the ten minutes that a final dot may take.
-const BUCKETS: [f64; 14] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
-];
+const BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 /// Installs the recorder of the process.
 ///
@@ -49,60 +48,21 @@ enum Kind {
 }
 
 const DESCRIPTIONS: &[(&str, Kind)] = &[
-    (
-        "emailer_jobs_accepted_total",
-        Kind::Counter("Jobs that were promised with a 202"),
-    ),
-    (
-        "emailer_jobs_finished_total",
-        Kind::Counter("Jobs that ended, by status and reason"),
-    ),
-    (
-        "emailer_attempts_total",
-        Kind::Counter("Attempts to send, by relay and outcome"),
-    ),
-    (
-        "emailer_retries_total",
-        Kind::Counter("Retries that were put off, by relay"),
-    ),
-    (
-        "emailer_ambiguous_total",
-        Kind::Counter("Messages that the relay may have, by policy"),
-    ),
-    (
-        "emailer_queue_jobs",
-        Kind::Gauge("Jobs in the queue, by state and priority"),
-    ),
-    (
-        "emailer_queue_oldest_seconds",
-        Kind::Gauge("Since when the oldest ready job is accepted"),
-    ),
-    (
-        "emailer_send_seconds",
-        Kind::Histogram("Time of a delivery, by relay and phase"),
-    ),
-    (
-        "emailer_time_to_sent_seconds",
-        Kind::Histogram("From acceptance to the relay's 250"),
-    ),
-    (
-        "emailer_smtp_connections",
-        Kind::Gauge("Open connections, by relay and state"),
-    ),
+    ("emailer_jobs_accepted_total", Kind::Counter("Jobs that were promised with a 202")),
+    ("emailer_jobs_finished_total", Kind::Counter("Jobs that ended, by status and reason")),
+    ("emailer_attempts_total", Kind::Counter("Attempts to send, by relay and outcome")),
+    ("emailer_retries_total", Kind::Counter("Retries that were put off, by relay")),
+    ("emailer_ambiguous_total", Kind::Counter("Messages that the relay may have, by policy")),
+    ("emailer_queue_jobs", Kind::Gauge("Jobs in the queue, by state and priority")),
+    ("emailer_queue_oldest_seconds", Kind::Gauge("Since when the oldest ready job is accepted")),
+    ("emailer_send_seconds", Kind::Histogram("Time of a delivery, by relay and phase")),
+    ("emailer_time_to_sent_seconds", Kind::Histogram("From acceptance to the relay's 250")),
+    ("emailer_smtp_connections", Kind::Gauge("Open connections, by relay and state")),
     ("emailer_relay_up", Kind::Gauge("Whether the relay can be used")),
     ("emailer_workers_busy", Kind::Gauge("Deliveries that run")),
-    (
-        "emailer_workers_max",
-        Kind::Gauge("Deliveries that may run at once"),
-    ),
-    (
-        "emailer_http_requests_total",
-        Kind::Counter("Requests, by route, method and status"),
-    ),
-    (
-        "emailer_http_request_seconds",
-        Kind::Histogram("Time of a request, by route"),
-    ),
+    ("emailer_workers_max", Kind::Gauge("Deliveries that may run at once")),
+    ("emailer_http_requests_total", Kind::Counter("Requests, by route, method and status")),
+    ("emailer_http_request_seconds", Kind::Histogram("Time of a request, by route")),
 ];
 
 /// Jobs were promised.
@@ -127,11 +87,7 @@ pub(crate) fn answered(route: &str, method: &Method, status: u16, time: Duration
         Method::HEAD => "HEAD",
         _ => "other",
     };
-    let labels = [
-        ("route", route.to_owned()),
-        ("method", method.to_owned()),
-        ("status", status.to_string()),
-    ];
+    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
     counter!("emailer_http_requests_total", &labels).increment(1);
     histogram!("emailer_http_request_seconds", "route" => route.to_owned()).record(time);
 }

@@ -49,11 +49,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(pointer: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            pointer: pointer.into(),
-            code,
-            message: message.into(),
-        }
+        Self { pointer: pointer.into(), code, message: message.into() }
     }
 }
 
@@ -80,13 +76,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            faults: Vec::new(),
-            retry_after: None,
-            allow: None,
-        }
+        Self { code, detail: detail.into(), faults: Vec::new(), retry_after: None, allow: None }
     }
 
     pub(crate) fn faults(faults: Vec<Fault>) -> Self {
@@ -94,18 +84,12 @@ impl Problem {
             [one] => format!("{}: {}", one.pointer, one.message),
             many => format!("{} rules are broken; see errors", many.len()),
         };
-        Self {
-            faults,
-            ..Self::new(Code::InvalidRequest, detail)
-        }
+        Self { faults, ..Self::new(Code::InvalidRequest, detail) }
     }
 
     /// With a number of seconds after which to try again.
     pub(crate) fn retry_after(self, seconds: u32) -> Self {
-        Self {
-            retry_after: Some(seconds),
-            ..self
-        }
+        Self { retry_after: Some(seconds), ..self }
     }
 
     pub(crate) fn not_found() -> Self {
@@ -164,11 +148,7 @@ impl From<shared::queue::Unavailable> for Problem {
 }
 
 fn request_id(request: &HttpRequest) -> String {
-    request
-        .extensions()
-        .get::<RequestId>()
-        .map(|id| id.0.clone())
-        .unwrap_or_default()
+    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
 }
 
 /// Answers what no route knows.
@@ -180,10 +160,7 @@ pub(crate) async fn not_found(request: HttpRequest) -> HttpResponse {
 pub(crate) fn method_not_allowed(allow: &'static str) -> actix_web::Route {
     actix_web::web::to(move |request: HttpRequest| {
         let detail = format!("{allow} is allowed here.");
-        let problem = Problem {
-            allow: Some(allow),
-            ..Problem::new(Code::MethodNotAllowed, detail)
-        };
+        let problem = Problem { allow: Some(allow), ..Problem::new(Code::MethodNotAllowed, detail) };
         async move { problem.response(&request_id(&request)) }
     })
 }

@@ -24,19 +24,13 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
     let settings = Arc::new(begun.settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let queue: Arc<dyn Queue> = match settings.queue.backend {
-        Backend::Memory => Arc::new(MemoryQueue::new(
-            settings.queue.limits.clone(),
-            Arc::clone(&clock),
-        )),
+        Backend::Memory => Arc::new(MemoryQueue::new(settings.queue.limits.clone(), Arc::clone(&clock))),
     };
     if begun.check {
         return Ok(checked(&settings, &*queue).await);
     }
     let templates = &settings.templates;
-    let templates = Arc::new(TemplateStore::open(
-        templates.dir.as_deref(),
-        &templates.default_locale,
-    )?);
+    let templates = Arc::new(TemplateStore::open(templates.dir.as_deref(), &templates.default_locale)?);
     let _watching = templates.watch()?;
     let shutdown = Shutdown::new();
     let deps = Deps {
@@ -71,10 +65,7 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
         asked = asked_to_stop() => asked?,
         ended = &mut server => return Err(anyhow::anyhow!("the HTTP server ended: {ended:?}")),
     }
-    tracing::info!(
-        timeout.secs = settings.shutdown_timeout.as_secs(),
-        "stopping: sending what is due"
-    );
+    tracing::info!(timeout.secs = settings.shutdown_timeout.as_secs(), "stopping: sending what is due");
     let in_time = shutdown.drain(settings.shutdown_timeout).await;
     handle.stop(true).await;
     let left = queue.stats().await?.ledger;
@@ -82,14 +73,7 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
     if lost > 0 {
         let (queued, retrying, sending, scheduled) =
             (left.queued, left.retrying, left.sending, left.scheduled);
-        tracing::error!(
-            queued,
-            retrying,
-            sending,
-            scheduled,
-            held = left.held,
-            "lost with the memory queue"
-        );
+        tracing::error!(queued, retrying, sending, scheduled, held = left.held, "lost with the memory queue");
     }
     tracing::info!(in_time, sent = left.sent, "stopped");
     Ok(ExitCode::from(CLEAN))
@@ -107,18 +91,15 @@ async fn checked(settings: &Settings, queue: &dyn Queue) -> ExitCode {
     findings.note("settings", Ok("valid".into()));
     check::queue(queue, &mut findings).await;
     check::relay(settings, &mut findings).await;
-    let templates = TemplateStore::open(
-        settings.templates.dir.as_deref(),
-        &settings.templates.default_locale,
-    );
+    let templates =
+        TemplateStore::open(settings.templates.dir.as_deref(), &settings.templates.default_locale);
     let place = settings
         .templates
         .dir
         .as_ref()
         .map_or_else(|| "built in".to_owned(), |dir| dir.display().to_string());
-    let found = templates
-        .map(|store| format!("{} in {place}", store.count()))
-        .map_err(|error| error.to_string());
+    let found =
+        templates.map(|store| format!("{} in {place}", store.count())).map_err(|error| error.to_string());
     findings.note("templates", found);
     findings.report()
 }

@@ -31,10 +31,7 @@ pub(crate) fn json_body(
     use actix_web::HttpMessage;
     let kind = request.content_type();
     if !(kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")) {
-        return Err(Problem::new(
-            Code::UnsupportedMediaType,
-            "Content-Type: application/json is expected.",
-        ));
+        return Err(Problem::new(Code::UnsupportedMediaType, "Content-Type: application/json is expected."));
     }
     body.map_err(|error| match error.as_error::<PayloadError>() {
         Some(PayloadError::Overflow) => {
@@ -52,7 +49,10 @@ pub(crate) fn draft(body: &[u8]) -> Result<(Draft, Vec<Fault>), Problem> {
     };
     let malformed =
         |error: &serde_json::Error| Problem::new(Code::MalformedJson, format!("Not JSON: {error}"));
-    let value = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    if !value.is_object() {
+        return Err(Problem::faults(vec![Fault::new("", "wrong_type", "an object is expected")]));
+    }
     match walk::walk(value) {
         // JSON that only the typed parser refuses, such as a field that is there twice.
         (_, faults) if faults.is_empty() => Err(malformed(&error)),
@@ -67,11 +67,7 @@ pub(crate) fn send_at_only(body: &[u8], now: Timestamp) -> Result<Timestamp, Pro
     let mut faults = Vec::new();
     let mut at = None;
     let Some(object) = value.as_object() else {
-        return Err(Problem::faults(vec![Fault::new(
-            "",
-            "wrong_type",
-            "an object is expected",
-        )]));
+        return Err(Problem::faults(vec![Fault::new("", "wrong_type", "an object is expected")]));
     };
     for (name, value) in object {
         match (name.as_str(), value.as_str()) {
@@ -80,18 +76,13 @@ pub(crate) fn send_at_only(body: &[u8], now: Timestamp) -> Result<Timestamp, Pro
                 Err(fault) => faults.push(fault),
             },
             ("send_at", None) => faults.push(Fault::new("/send_at", "wrong_type", "a string is expected")),
-            _ => faults.push(Fault::new(
-                walk::pointer(name),
-                "unknown_field",
-                "send_at is allowed",
-            )),
+            _ => faults.push(Fault::new(walk::pointer(name), "unknown_field", "send_at is allowed")),
         }
     }
     if at.is_none() && faults.is_empty() {
         faults.push(Fault::new("/send_at", "required", "send_at is expected"));
     }
-    at.filter(|_| faults.is_empty())
-        .ok_or_else(|| Problem::faults(faults))
+    at.filter(|_| faults.is_empty()).ok_or_else(|| Problem::faults(faults))
 }
 
 #[cfg(test)]

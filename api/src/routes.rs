@@ -20,11 +20,7 @@ pub(crate) fn configure(app: &mut ServiceConfig) {
             .route(web::post().to(send::send_event_email))
             .default_service(post()),
     )
-    .service(
-        web::resource("/v1/jobs")
-            .route(web::get().to(jobs::list))
-            .default_service(get()),
-    )
+    .service(web::resource("/v1/jobs").route(web::get().to(jobs::list)).default_service(get()))
     .service(
         web::resource("/v1/jobs/{id}")
             .route(web::get().to(jobs::show))
@@ -32,63 +28,23 @@ pub(crate) fn configure(app: &mut ServiceConfig) {
             .default_service(method_not_allowed("GET, PATCH")),
     )
     .service(
-        web::resource("/v1/jobs/{id}/cancel")
-            .route(web::post().to(jobs::cancel))
-            .default_service(post()),
+        web::resource("/v1/jobs/{id}/cancel").route(web::post().to(jobs::cancel)).default_service(post()),
     )
     .service(
-        web::resource("/v1/jobs/{id}/requeue")
-            .route(web::post().to(jobs::requeue))
-            .default_service(post()),
+        web::resource("/v1/jobs/{id}/requeue").route(web::post().to(jobs::requeue)).default_service(post()),
     )
-    .service(
-        web::resource("/v1/batches/{id}")
-            .route(web::get().to(batches::show))
-            .default_service(get()),
-    )
+    .service(web::resource("/v1/batches/{id}").route(web::get().to(batches::show)).default_service(get()))
     .service(
         web::resource("/v1/batches/{id}/cancel")
             .route(web::post().to(batches::cancel))
             .default_service(post()),
     )
-    .service(
-        web::resource("/v1/queue")
-            .route(web::get().to(queue::show))
-            .default_service(get()),
-    )
-    .service(
-        web::resource("/v1/queue/pause")
-            .route(web::post().to(queue::pause))
-            .default_service(post()),
-    )
-    .service(
-        web::resource("/v1/queue/resume")
-            .route(web::post().to(queue::resume))
-            .default_service(post()),
-    )
-    .service(
-        web::resource("/v1/outbox")
-            .route(web::get().to(outbox::list))
-            .default_service(get()),
-    )
-    .service(
-        web::resource("/v1/outbox/{id}")
-            .route(web::get().to(outbox::show))
-            .default_service(get()),
-    )
-    .service(
-        web::resource("/healthz")
-            .route(web::get().to(health::healthz))
-            .default_service(get()),
-    )
-    .service(
-        web::resource("/readyz")
-            .route(web::get().to(health::readyz))
-            .default_service(get()),
-    )
-    .service(
-        web::resource("/metrics")
-            .route(web::get().to(health::metrics))
-            .default_service(get()),
-    );
+    .service(web::resource("/v1/queue").route(web::get().to(queue::show)).default_service(get()))
+    .service(web::resource("/v1/queue/pause").route(web::post().to(queue::pause)).default_service(post()))
+    .service(web::resource("/v1/queue/resume").route(web::post().to(queue::resume)).default_service(post()))
+    .service(web::resource("/v1/outbox").route(web::get().to(outbox::list)).default_service(get()))
+    .service(web::resource("/v1/outbox/{id}").route(web::get().to(outbox::show)).default_service(get()))
+    .service(web::resource("/healthz").route(web::get().to(health::healthz)).default_service(get()))
+    .service(web::resource("/readyz").route(web::get().to(health::readyz)).default_service(get()))
+    .service(web::resource("/metrics").route(web::get().to(health::metrics)).default_service(get()));
 }

@@ -28,9 +28,7 @@ impl Address {
         if local.len() > 64 || domain.starts_with('[') || local.len() + 1 + domain.len() > 254 {
             return Err(InvalidAddress);
         }
-        lettre::Address::new(local, domain)
-            .map(Self)
-            .map_err(|_| InvalidAddress)
+        lettre::Address::new(local, domain).map(Self).map_err(|_| InvalidAddress)
     }
 
     /// The whole address.
@@ -130,10 +128,7 @@ impl Mailbox {
         if name.is_some_and(|n| n.chars().any(char::is_control)) {
             return Err(InvalidAddress);
         }
-        Ok(Self {
-            name: name.map(Into::into),
-            address,
-        })
+        Ok(Self { name: name.map(Into::into), address })
     }
 
     /// Parses `a@b`, `<a@b>`, `Name <a@b>` or `"Name" <a@b>`.
@@ -148,10 +143,7 @@ impl Mailbox {
         let (name, address) = inner.rsplit_once('<').ok_or(InvalidAddress)?;
         let name = name.trim();
         let name = match name.strip_prefix('"') {
-            Some(quoted) => quoted
-                .strip_suffix('"')
-                .ok_or(InvalidAddress)?
-                .replace("\\\"", "\""),
+            Some(quoted) => quoted.strip_suffix('"').ok_or(InvalidAddress)?.replace("\\\"", "\""),
             None if name.contains(['<', '>', '"', '@', ',']) => return Err(InvalidAddress),
             None => name.to_owned(),
         };
@@ -191,10 +183,7 @@ mod tests {
     #[test]
     fn address_never_shows_itself() {
         let address = Address::parse("wang.wei@example.com").unwrap();
-        assert_eq!(
-            format!("{address} {address:?}"),
-            "w***@example.com w***@example.com"
-        );
+        assert_eq!(format!("{address} {address:?}"), "w***@example.com w***@example.com");
         assert_eq!(
             format!("{:?}", Mailbox::parse("王伟 <wang.wei@example.com>").unwrap()),
             "w***@example.com"
@@ -236,19 +225,9 @@ mod tests {
             ("\"Wei, W.\" <a@b.c>", Some("Wei, W.")),
         ] {
             let mailbox = Mailbox::parse(text).unwrap();
-            assert_eq!(
-                (mailbox.name.as_deref(), mailbox.address.as_str()),
-                (name, "a@b.c"),
-                "{text}"
-            );
+            assert_eq!((mailbox.name.as_deref(), mailbox.address.as_str()), (name, "a@b.c"), "{text}");
         }
-        for bad in [
-            "x, y <a@b.c>",
-            "\"open <a@b.c>",
-            "n <a@b.c",
-            "a\nb <a@b.c>",
-            "<a@b.c> <d@e.f>",
-        ] {
+        for bad in ["x, y <a@b.c>", "\"open <a@b.c>", "n <a@b.c", "a\nb <a@b.c>", "<a@b.c> <d@e.f>"] {
             assert_eq!(Mailbox::parse(bad), Err(InvalidAddress), "{bad:?}");
         }
     }

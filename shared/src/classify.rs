@@ -80,6 +80,10 @@ pub fn classify(failure: &Failure, sender_requested: bool) -> Meaning {
     let Cause::Reply(reply) = &failure.cause else {
         return without_reply(failure);
     };
+    // The end of a connection that has done its work, whatever it says: a new one will tell.
+    if failure.stale && failure.stage == Stage::Mail && reply.code == 421 {
+        return Meaning::Reconnect;
+    }
     if let Some(meaning) = RULES.iter().find_map(|rule| rule.apply(failure.stage, reply)) {
         return meaning;
     }
@@ -105,9 +109,7 @@ fn mail(reply: &Reply, sender_requested: bool) -> Meaning {
         500 | 501 | 503 | 504 | 555 => Meaning::OurFault,
         530 => Meaning::RelayDown,
         552 => Meaning::Rejected,
-        _ if reply
-            .enhanced
-            .is_some_and(|code| code.class == 5 && code.subject == 7)
+        _ if reply.enhanced.is_some_and(|code| code.class == 5 && code.subject == 7)
             && !is_about_sender(reply) =>
         {
             Meaning::RelayDown
@@ -178,11 +180,7 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
 
 impl Rule {
     fn apply(&self, stage: Stage, reply: &Reply) -> Option<Meaning> {
-        let here = if self.stages.is_empty() {
-            stage >= Stage::Mail
-        } else {
-            self.stages.contains(&stage)
-        };
+        let here = if self.stages.is_empty() { stage >= Stage::Mail } else { self.stages.contains(&stage) };
         if !here || !(self.codes.is_empty() || self.codes.contains(&reply.code)) || reply.code < 400 {
             return None;
         }
@@ -191,9 +189,9 @@ impl Rule {
             return None;
         }
         Some(match self.means {
-            Word::Throttled => Meaning::Throttled {
-                wait: said_wait(&text).unwrap_or(Duration::from_secs(self.wait_s)),
-            },
+            Word::Throttled => {
+                Meaning::Throttled { wait: said_wait(&text).unwrap_or(Duration::from_secs(self.wait_s)) }
+            }
             Word::Deferred => Meaning::Deferred,
             Word::Rejected => Meaning::Rejected,
             Word::RelayDown => Meaning::RelayDown,
@@ -206,10 +204,8 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// "… N seconds", "… N minutes", "… N hours" in a reply's text.
 fn said_wait(text: &str) -> Option<Duration> {
-    let words: Vec<&str> = text
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words: Vec<&str> =
+        text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     words.windows(2).find_map(|pair| {
         let seconds = match pair[1] {
             "second" | "seconds" | "sec" | "secs" => 1,
@@ -217,11 +213,7 @@ fn said_wait(text: &str) -> Option<Duration> {
             "hour" | "hours" => 3_600,
             _ => return None,
         };
-        let said = pair[0]
-            .parse::<u64>()
-            .ok()
-            .filter(|n| *n > 0)?
-            .checked_mul(seconds)?;
+        let said = pair[0].parse::<u64>().ok().filter(|n| *n > 0)?.checked_mul(seconds)?;
         Some(Duration::from_secs(said).min(LONGEST_WAIT))
     })
 }
@@ -234,27 +226,15 @@ mod tests {
     use Meaning::{Ambiguous, Deferred, OurFault, Reconnect, Rejected, RelayDown};
 
     fn heard(stage: Stage, code: u16, text: &str) -> Failure {
-        Failure {
-            stage,
-            cause: Cause::Reply(Reply::new(code, text)),
-            stale: false,
-            detail: String::new(),
-        }
+        Failure { stage, cause: Cause::Reply(Reply::new(code, text)), stale: false, detail: String::new() }
     }
 
     fn without(stage: Stage, cause: Cause) -> Failure {
-        Failure {
-            stage,
-            cause,
-            stale: false,
-            detail: "x".into(),
-        }
+        Failure { stage, cause, stale: false, detail: "x".into() }
     }
 
     const fn throttled(secs: u64) -> Meaning {
-        Meaning::Throttled {
-            wait: Duration::from_secs(secs),
-        }
+        Meaning::Throttled { wait: Duration::from_secs(secs) }
     }
 
     #[test]
@@ -273,18 +253,8 @@ mod tests {
     fn replies_mean_what_the_documentation_says() {
         for (stage, code, text, meaning) in [
             (Stage::Rcpt, 450, "4.2.0 mailbox busy", Deferred),
-            (
-                Stage::Rcpt,
-                451,
-                "4.7.1 Greylisted, please try again later",
-                Deferred,
-            ),
-            (
-                Stage::Rcpt,
-                451,
-                "4.7.1 Greylisting in action, come back in 5 minutes",
-                Deferred,
-            ),
+            (Stage::Rcpt, 451, "4.7.1 Greylisted, please try again later", Deferred),
+            (Stage::Rcpt, 451, "4.7.1 Greylisting in action, come back in 5 minutes", Deferred),
             (Stage::Data, 451, "local error", Deferred),
             (Stage::Dot, 451, "4.3.0 try again", Deferred),
             (Stage::Mail, 451, "4.3.0 local error", Deferred),
@@ -298,55 +268,21 @@ mod tests {
             (Stage::Mail, 552, "5.3.4 message too large", Rejected),
             (Stage::Mail, 530, "5.7.0 Authentication required", RelayDown),
             (Stage::Mail, 550, "5.7.1 not allowed", RelayDown),
-            (
-                Stage::Mail,
-                501,
-                "Mail from address must be same as authorization user.",
-                RelayDown,
-            ),
+            (Stage::Mail, 501, "Mail from address must be same as authorization user.", RelayDown),
             (Stage::Auth, 535, "Error: 请使用授权码登录", RelayDown),
-            (
-                Stage::Auth,
-                454,
-                "4.7.0 Temporary authentication failure",
-                RelayDown,
-            ),
-            (
-                Stage::Auth,
-                550,
-                "User has no permission / client login not enabled",
-                RelayDown,
-            ),
+            (Stage::Auth, 454, "4.7.0 Temporary authentication failure", RelayDown),
+            (Stage::Auth, 550, "User has no permission / client login not enabled", RelayDown),
             (Stage::Greeting, 554, "no", RelayDown),
             (Stage::Ehlo, 550, "no", RelayDown),
             (Stage::Mail, 500, "what?", OurFault),
             (Stage::Rcpt, 503, "5.5.1 bad sequence", OurFault),
             (Stage::Rcpt, 550, "Connection frequency limited", throttled(600)),
-            (
-                Stage::Dot,
-                550,
-                "Domain frequency limited [163.com]",
-                throttled(600),
-            ),
-            (
-                Stage::Rcpt,
-                550,
-                "5.4.5 Daily user sending limit exceeded",
-                throttled(3_600),
-            ),
-            (
-                Stage::Mail,
-                421,
-                "4.7.0 Try again later, too many connections, wait 90 seconds",
-                throttled(90),
-            ),
+            (Stage::Dot, 550, "Domain frequency limited [163.com]", throttled(600)),
+            (Stage::Rcpt, 550, "5.4.5 Daily user sending limit exceeded", throttled(3_600)),
+            (Stage::Mail, 421, "4.7.0 Try again later, too many connections, wait 90 seconds", throttled(90)),
             (Stage::Dot, 451, "DT:MI:SFQ too many", throttled(900)),
         ] {
-            assert_eq!(
-                classify(&heard(stage, code, text), false),
-                meaning,
-                "{code} {text} at {stage}"
-            );
+            assert_eq!(classify(&heard(stage, code, text), false), meaning, "{code} {text} at {stage}");
         }
     }
 
@@ -369,42 +305,21 @@ mod tests {
             }
         }
         assert_eq!(classify(&without(Stage::Tls, Cause::Tls), false), RelayDown);
-        assert_eq!(
-            classify(&without(Stage::Auth, Cause::Unsupported), false),
-            RelayDown
-        );
-        assert_eq!(
-            classify(&without(Stage::Mail, Cause::Unsupported), false),
-            Rejected
-        );
+        assert_eq!(classify(&without(Stage::Auth, Cause::Unsupported), false), RelayDown);
+        assert_eq!(classify(&without(Stage::Mail, Cause::Unsupported), false), Rejected);
     }
 
     #[test]
     fn stale_connection_costs_nothing_once() {
-        let stale = |failure: Failure| Failure {
-            stale: true,
-            ..failure
-        };
-        assert_eq!(
-            classify(&stale(heard(Stage::Mail, 421, "4.3.2 going down")), false),
-            Reconnect
-        );
-        assert_eq!(
-            classify(&stale(without(Stage::Mail, Cause::Closed)), false),
-            Reconnect
-        );
-        assert_eq!(
-            classify(&heard(Stage::Mail, 421, "4.3.2 going down"), false),
-            Deferred
-        );
+        let stale = |failure: Failure| Failure { stale: true, ..failure };
+        assert_eq!(classify(&stale(heard(Stage::Mail, 421, "4.3.2 going down")), false), Reconnect);
+        assert_eq!(classify(&stale(without(Stage::Mail, Cause::Closed)), false), Reconnect);
+        assert_eq!(classify(&heard(Stage::Mail, 421, "4.3.2 going down"), false), Deferred);
     }
 
     #[test]
     fn wait_is_taken_from_the_reply_within_reason() {
-        assert_eq!(
-            said_wait("try again in 30 seconds"),
-            Some(Duration::from_secs(30))
-        );
+        assert_eq!(said_wait("try again in 30 seconds"), Some(Duration::from_secs(30)));
         assert_eq!(said_wait("wait 5 minutes."), Some(Duration::from_mins(5)));
         assert_eq!(said_wait("in 999 hours"), Some(LONGEST_WAIT));
         assert_eq!(said_wait("error 30 at second 0"), None);

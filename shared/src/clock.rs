@@ -30,9 +30,7 @@ impl Timestamp {
     /// # Errors
     /// When the text is not such a time; a time without an offset is refused.
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
-        text.parse::<jiff::Timestamp>()
-            .map(|t| Self(t.as_millisecond()))
-            .map_err(|_| InvalidTime)
+        text.parse::<jiff::Timestamp>().map(|t| Self(t.as_millisecond())).map_err(|_| InvalidTime)
     }
 
     /// The time since `earlier`; zero when `earlier` is later.
@@ -50,10 +48,7 @@ impl std::ops::Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, rhs: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(rhs.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(rhs.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -95,10 +90,7 @@ impl TokioClock {
     /// A clock that shows `start` now. Needs a tokio runtime.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
-        Self {
-            start,
-            started: tokio::time::Instant::now(),
-        }
+        Self { start, started: tokio::time::Instant::now() }
     }
 }
 

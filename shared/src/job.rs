@@ -64,15 +64,8 @@ impl JobId {
     /// [`InvalidId`] for anything else; a number with a sign or a leading zero too.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         let (batch, index) = text.split_once('-').ok_or(InvalidId)?;
-        let id = Self {
-            batch: BatchId::parse(batch)?,
-            index: index.parse().map_err(|_| InvalidId)?,
-        };
-        if id.index.to_string() == index {
-            Ok(id)
-        } else {
-            Err(InvalidId)
-        }
+        let id = Self { batch: BatchId::parse(batch)?, index: index.parse().map_err(|_| InvalidId)? };
+        if id.index.to_string() == index { Ok(id) } else { Err(InvalidId) }
     }
 }
 
@@ -179,10 +172,7 @@ impl Status {
     /// Whether the job has ended.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Sent | Self::Failed | Self::Cancelled | Self::Held | Self::Suppressed
-        )
+        matches!(self, Self::Sent | Self::Failed | Self::Cancelled | Self::Held | Self::Suppressed)
     }
 }
 
@@ -330,10 +320,7 @@ mod tests {
         let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
         assert!(ids.is_sorted() && texts.is_sorted());
         assert_eq!(texts[0].parse::<BatchId>().unwrap(), ids[0]);
-        let job = JobId {
-            batch: ids[0],
-            index: 17,
-        };
+        let job = JobId { batch: ids[0], index: 17 };
         assert_eq!(job.to_string().parse::<JobId>().unwrap(), job);
     }
 

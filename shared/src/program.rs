@@ -29,17 +29,11 @@ pub fn begin(name: &'static str, about: &'static str) -> Result<Begun, ExitCode>
     let cli = cli::parse(name, about, std::env::args_os())?;
     let settings = Settings::load(environment()).map_err(|error| refuse(&error))?;
     telemetry::init(&settings.log);
-    Ok(Begun {
-        settings,
-        check: cli.check,
-    })
+    Ok(Begun { settings, check: cli.check })
 }
 
 /// Says on standard error what is wrong with the configuration.
-#[expect(
-    clippy::print_stderr,
-    reason = "the settings say how to log, and they are what is wrong"
-)]
+#[expect(clippy::print_stderr, reason = "the settings say how to log, and they are what is wrong")]
 pub fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("{error}");
     ExitCode::from(BAD_CONFIGURATION)

@@ -170,10 +170,7 @@ impl ConsumerId {
     /// `<host>-<pid>-<random>`.
     #[must_use]
     pub fn generate() -> Self {
-        let host = hostname::get()
-            .ok()
-            .and_then(|h| h.into_string().ok())
-            .unwrap_or_else(|| "host".into());
+        let host = hostname::get().ok().and_then(|h| h.into_string().ok()).unwrap_or_else(|| "host".into());
         Self(format!("{host}-{}-{:08x}", std::process::id(), rand::random::<u32>()).into())
     }
 }
@@ -223,8 +220,7 @@ impl Delivery {
     /// The message's `Date`: the later of acceptance and `send_at`, the same in every attempt.
     #[must_use]
     pub fn date(&self) -> Timestamp {
-        self.send_at
-            .map_or(self.accepted_at, |at| at.max(self.accepted_at))
+        self.send_at.map_or(self.accepted_at, |at| at.max(self.accepted_at))
     }
 }
 

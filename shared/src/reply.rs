@@ -75,11 +75,7 @@ impl Enhanced {
             if digits { part.parse::<u16>().ok() } else { None }
         };
         let (class, subject, detail) = (next(1)?, next(3)?, next(3)?);
-        matches!(class, 2 | 4 | 5).then_some(Self {
-            class: u8::try_from(class).ok()?,
-            subject,
-            detail,
-        })
+        matches!(class, 2 | 4 | 5).then_some(Self { class: u8::try_from(class).ok()?, subject, detail })
     }
 }
 
@@ -118,11 +114,7 @@ impl Reply {
     #[must_use]
     pub fn new(code: u16, text: &str) -> Self {
         let enhanced = Enhanced::parse_prefix(text);
-        Self {
-            code,
-            enhanced,
-            text: text.to_owned(),
-        }
+        Self { code, enhanced, text: text.to_owned() }
     }
 
     /// 2xx.
@@ -166,23 +158,13 @@ impl LastReply {
     /// A reply that was heard at `stage`.
     #[must_use]
     pub fn heard(stage: Stage, reply: &Reply) -> Self {
-        Self {
-            stage,
-            code: Some(reply.code),
-            enhanced: reply.enhanced,
-            text: cut(&reply.text),
-        }
+        Self { stage, code: Some(reply.code), enhanced: reply.enhanced, text: cut(&reply.text) }
     }
 
     /// What happened at `stage` instead of a reply.
     #[must_use]
     pub fn none(stage: Stage, what: &str) -> Self {
-        Self {
-            stage,
-            code: None,
-            enhanced: None,
-            text: cut(what),
-        }
+        Self { stage, code: None, enhanced: None, text: cut(what) }
     }
 }
 
@@ -209,22 +191,8 @@ mod tests {
 
     #[test]
     fn enhanced_code_is_read_from_the_start_only() {
-        assert_eq!(
-            Reply::new(550, "5.1.1 no such user")
-                .enhanced
-                .unwrap()
-                .to_string(),
-            "5.1.1"
-        );
-        for text in [
-            "no 5.1.1",
-            "5.1 x",
-            "5.1.1.1 x",
-            "3.1.1 x",
-            "5.1.x",
-            "55.1.1 x",
-            "",
-        ] {
+        assert_eq!(Reply::new(550, "5.1.1 no such user").enhanced.unwrap().to_string(), "5.1.1");
+        for text in ["no 5.1.1", "5.1 x", "5.1.1.1 x", "3.1.1 x", "5.1.x", "55.1.1 x", ""] {
             assert_eq!(Enhanced::parse_prefix(text), None, "{text}");
         }
     }

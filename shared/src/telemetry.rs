@@ -14,11 +14,8 @@ const NOISY: &str = "actix_http=info,actix_server=warn,h2=info,html5ever=error,h
 
 /// Starts the logs. A second call changes nothing.
 pub fn init(log: &Log) {
-    let filter = if log.filter.contains(['=', ',']) {
-        log.filter.clone()
-    } else {
-        format!("{},{NOISY}", log.filter)
-    };
+    let filter =
+        if log.filter.contains(['=', ',']) { log.filter.clone() } else { format!("{},{NOISY}", log.filter) };
     let registry = tracing_subscriber::registry().with(EnvFilter::new(filter));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

@@ -15,7 +15,5 @@ pub use store::{TemplateFolderError, TemplateStore, Watching};
 
 /// Whether a source is HTML, by its name.
 fn is_html(id: &str) -> bool {
-    std::path::Path::new(id)
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("html"))
+    std::path::Path::new(id).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"))
 }

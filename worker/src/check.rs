@@ -11,11 +11,7 @@ use crate::smtp::Connector;
 /// Asks the queue what a 202 is worth.
 pub async fn queue(queue: &dyn Queue, findings: &mut Findings) {
     let found = match queue.durability().await {
-        Ok(durability) => Ok(format!(
-            "{}; {}",
-            durability.backend,
-            durability.details.join("; ")
-        )),
+        Ok(durability) => Ok(format!("{}; {}", durability.backend, durability.details.join("; "))),
         Err(error) => Err(error.to_string()),
     };
     findings.note("queue", found);
@@ -31,11 +27,7 @@ pub async fn relay(settings: &Settings, findings: &mut Findings) {
             Err(error) => Err(error.to_string()),
             Ok(connector) => match connector.probe().await {
                 Ok(()) => {
-                    let login = if smtp.credentials.is_some() {
-                        "logged in"
-                    } else {
-                        "connected, no login"
-                    };
+                    let login = if smtp.credentials.is_some() { "logged in" } else { "connected, no login" };
                     Ok(format!("{place}, {login}"))
                 }
                 Err(failure) => Err(format!("{place}: {}", failure.last_reply())),

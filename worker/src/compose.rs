@@ -84,11 +84,7 @@ impl Composer {
                     PlainPart::LeftOut => None,
                     PlainPart::Given(text) => Some(text.as_str().into()),
                 };
-                Parts {
-                    subject: subject.into(),
-                    html: html.into(),
-                    text,
-                }
+                Parts { subject: subject.into(), html: html.into(), text }
             }
         };
         message::build(delivery, &parts)
@@ -99,10 +95,8 @@ impl Composer {
         if let Some((_, compiled)) = kept.iter().find(|(known, _)| known == hash) {
             return Ok(Arc::clone(compiled));
         }
-        let bundle = delivery
-            .bundle
-            .clone()
-            .ok_or_else(|| not_built("the template's sources are gone".into()))?;
+        let bundle =
+            delivery.bundle.clone().ok_or_else(|| not_built("the template's sources are gone".into()))?;
         let compiled = Arc::new(Compiled::try_new(bundle).map_err(|error| not_built(error.to_string()))?);
         keep(&mut kept, hash.clone(), Arc::clone(&compiled));
         Ok(compiled)
@@ -111,9 +105,7 @@ impl Composer {
     /// The plain part of an HTML body, made once for all recipients of a batch.
     fn plain(&self, content: &Arc<Content>, html: &str) -> Arc<str> {
         let known = |kept: &VecDeque<(Arc<Content>, Arc<str>)>| {
-            kept.iter()
-                .find(|(of, _)| Arc::ptr_eq(of, content))
-                .map(|(_, text)| Arc::clone(text))
+            kept.iter().find(|(of, _)| Arc::ptr_eq(of, content)).map(|(_, text)| Arc::clone(text))
         };
         if let Some(text) = known(&self.plain.lock().unwrap_or_else(PoisonError::into_inner)) {
             return text;
@@ -139,10 +131,7 @@ fn keep<K, V>(kept: &mut VecDeque<(K, V)>, key: K, value: V) {
 }
 
 fn not_built(message: String) -> NotBuilt {
-    NotBuilt {
-        reason: Reason::Render,
-        message,
-    }
+    NotBuilt { reason: Reason::Render, message }
 }
 
 #[cfg(test)]

@@ -104,11 +104,7 @@ impl Consumer {
             self.relay.usable().await;
             self.settler.at_most(2 * self.permits_in_all()).await;
             // While jobs lie ready for the sessions there is time to collect permits for a larger claim.
-            let first = if self.jobs.waiting() == 0 {
-                1
-            } else {
-                self.connections.div_ceil(2)
-            };
+            let first = if self.jobs.waiting() == 0 { 1 } else { self.connections.div_ceil(2) };
             let mut permits = Vec::with_capacity(AT_ONCE);
             for _ in 0..first.min(AT_ONCE) {
                 permits.push(Arc::clone(&self.permits).acquire_owned().await.ok()?);
@@ -156,10 +152,7 @@ impl Consumer {
             metrics::finished(Status::Failed, Some(Reason::Poison)).increment(1);
         }
         if !reclaimed.deliveries.is_empty() {
-            tracing::warn!(
-                jobs = reclaimed.deliveries.len(),
-                "took over jobs of dead workers"
-            );
+            tracing::warn!(jobs = reclaimed.deliveries.len(), "took over jobs of dead workers");
         }
         // There may be jobs to claim even where there was nothing to reclaim.
         self.hand_over(reclaimed.deliveries, asked_at, permits);
@@ -173,10 +166,8 @@ impl Consumer {
         let before: HashSet<_> = self.leases.jobs().into_iter().collect();
         let asked_at = Instant::now();
         let held = self.deps.queue.held_by(&self.me).await?;
-        let unknown: Vec<Delivery> = held
-            .into_iter()
-            .filter(|delivery| !before.contains(&delivery.job))
-            .collect();
+        let unknown: Vec<Delivery> =
+            held.into_iter().filter(|delivery| !before.contains(&delivery.job)).collect();
         if unknown.is_empty() {
             return Ok(());
         }

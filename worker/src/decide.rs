@@ -38,9 +38,7 @@ fn retry(case: Case<'_>, chance: f64) -> Verdict {
     if case.attempt >= case.max_attempts {
         Verdict::Fail(Reason::RetriesExhausted)
     } else {
-        Verdict::Retry {
-            delay: case.retry.delay(case.attempt, chance),
-        }
+        Verdict::Retry { delay: case.retry.delay(case.attempt, chance) }
     }
 }
 
@@ -52,16 +50,7 @@ mod tests {
 
     fn decide(meaning: Meaning, attempt: u32, on_ambiguous: OnAmbiguous) -> Verdict {
         let retry = RetryPolicy::default();
-        verdict(
-            meaning,
-            Case {
-                attempt,
-                max_attempts: 4,
-                on_ambiguous,
-                retry: &retry,
-            },
-            0.5,
-        )
+        verdict(meaning, Case { attempt, max_attempts: 4, on_ambiguous, retry: &retry }, 0.5)
     }
 
     #[test]
@@ -72,24 +61,14 @@ mod tests {
         for (meaning, attempt, policy, expected) in [
             (Meaning::Deferred, 1, Resend, Verdict::Retry { delay: minute }),
             (Meaning::Deferred, 3, Hold, Verdict::Retry { delay: 4 * minute }),
-            (
-                Meaning::Deferred,
-                4,
-                Resend,
-                Verdict::Fail(Reason::RetriesExhausted),
-            ),
+            (Meaning::Deferred, 4, Resend, Verdict::Fail(Reason::RetriesExhausted)),
             (Meaning::Reconnect, 1, Resend, Verdict::Retry { delay: minute }),
             (Meaning::Rejected, 1, Resend, Verdict::Fail(Reason::Permanent)),
             (Meaning::OurFault, 1, Resend, Verdict::Fail(Reason::Permanent)),
             (Meaning::Throttled { wait }, 4, Resend, Verdict::Release),
             (Meaning::RelayDown, 4, Resend, Verdict::Release),
             (Meaning::Ambiguous, 1, Resend, Verdict::Retry { delay: minute }),
-            (
-                Meaning::Ambiguous,
-                4,
-                Resend,
-                Verdict::Fail(Reason::RetriesExhausted),
-            ),
+            (Meaning::Ambiguous, 4, Resend, Verdict::Fail(Reason::RetriesExhausted)),
             (Meaning::Ambiguous, 1, Hold, Verdict::Hold),
         ] {
             assert_eq!(

@@ -36,15 +36,8 @@ pub(crate) enum Next<T> {
 
 impl<T> Dispatch<T> {
     pub(crate) fn new() -> Self {
-        let state = State {
-            waiting: VecDeque::new(),
-            warm: Vec::new(),
-            cold: Vec::new(),
-            closed: false,
-        };
-        Self {
-            state: Mutex::new(state),
-        }
+        let state = State { waiting: VecDeque::new(), warm: Vec::new(), cold: Vec::new(), closed: false };
+        Self { state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -85,11 +78,7 @@ impl<T> Dispatch<T> {
                 return Next::Closed;
             }
             let (sender, receiver) = oneshot::channel();
-            let idle = if until.is_some() {
-                &mut state.warm
-            } else {
-                &mut state.cold
-            };
+            let idle = if until.is_some() { &mut state.warm } else { &mut state.cold };
             idle.push(sender);
             receiver
         };
@@ -138,11 +127,7 @@ mod tests {
         dispatch.send(2);
         dispatch.send(3);
         dispatch.send(4);
-        let got: Vec<_> = futures::future::join_all(sessions)
-            .await
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
+        let got: Vec<_> = futures::future::join_all(sessions).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(got, [Next::Item(3), Next::Item(2), Next::Item(1)]);
         assert_eq!((dispatch.waiting(), dispatch.try_next()), (1, Some(4)));
     }
@@ -165,9 +150,6 @@ mod tests {
         dispatch.close();
         assert_eq!(session.await.unwrap(), Next::Closed);
         dispatch.send(1);
-        assert_eq!(
-            (dispatch.next(None).await, dispatch.next(None).await),
-            (Next::Item(1), Next::Closed)
-        );
+        assert_eq!((dispatch.next(None).await, dispatch.next(None).await), (Next::Item(1), Next::Closed));
     }
 }

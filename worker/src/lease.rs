@@ -63,13 +63,7 @@ impl Drop for Held {
 
 impl Leases {
     pub(crate) fn new(me: ConsumerId, queue: Arc<dyn Queue>, lease: Duration) -> Self {
-        Self {
-            me,
-            queue,
-            lease,
-            held: Mutex::default(),
-            emptied: Notify::new(),
-        }
+        Self { me, queue, lease, held: Mutex::default(), emptied: Notify::new() }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<JobId, Lease>> {
@@ -90,20 +84,8 @@ impl Leases {
         if held.contains_key(&delivery.job) {
             return None;
         }
-        held.insert(
-            delivery.job,
-            Lease {
-                until: asked_at + self.lease,
-                lost: lost.clone(),
-            },
-        );
-        Some(Held {
-            delivery,
-            lost,
-            leases: Arc::clone(self),
-            is_settled: false,
-            _permit: permit,
-        })
+        held.insert(delivery.job, Lease { until: asked_at + self.lease, lost: lost.clone() });
+        Some(Held { delivery, lost, leases: Arc::clone(self), is_settled: false, _permit: permit })
     }
 
     /// How many jobs are in hand.
@@ -183,12 +165,8 @@ impl Leases {
     }
 
     async fn renew_all(&self) -> Result<(), shared::queue::Unavailable> {
-        let jobs: Vec<JobId> = self
-            .held()
-            .iter()
-            .filter(|(_, lease)| !lease.lost.is_cancelled())
-            .map(|(job, _)| *job)
-            .collect();
+        let jobs: Vec<JobId> =
+            self.held().iter().filter(|(_, lease)| !lease.lost.is_cancelled()).map(|(job, _)| *job).collect();
         for jobs in jobs.chunks(RENEWED_AT_ONCE) {
             self.extend(jobs).await?;
         }

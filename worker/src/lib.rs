@@ -93,13 +93,7 @@ impl Worker {
 /// When the relay's settings cannot be used, such as an unreadable `smtp.ca_file`.
 pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     let me = ConsumerId::generate();
-    let Deps {
-        settings,
-        queue,
-        clock,
-        shutdown,
-        ..
-    } = deps;
+    let Deps { settings, queue, clock, shutdown, .. } = deps;
     let smtp = Arc::new(settings.smtp.clone());
     let connector = match settings.mail.transport {
         TransportKind::Smtp => Some(Connector::try_new(Arc::clone(&smtp))?),
@@ -107,26 +101,11 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     };
     let connections = settings.max_workers.min(smtp.max_connections).max(1);
     let meters = Arc::new(Meters::new(&smtp.name, settings.max_workers));
-    let leases = Arc::new(Leases::new(
-        me.clone(),
-        Arc::clone(queue),
-        settings.queue.limits.lease,
-    ));
-    let settler = Settler::new(
-        me.clone(),
-        Arc::clone(queue),
-        Arc::clone(&leases),
-        Arc::clone(&meters),
-        connections,
-    );
+    let leases = Arc::new(Leases::new(me.clone(), Arc::clone(queue), settings.queue.limits.lease));
+    let settler =
+        Settler::new(me.clone(), Arc::clone(queue), Arc::clone(&leases), Arc::clone(&meters), connections);
     let settler = Arc::new(settler);
-    let relay = Relay::new(
-        smtp,
-        me.clone(),
-        Arc::clone(queue),
-        Arc::clone(clock),
-        Arc::clone(&meters),
-    );
+    let relay = Relay::new(smtp, me.clone(), Arc::clone(queue), Arc::clone(clock), Arc::clone(&meters));
     let relay = Arc::new(relay);
     let done = CancellationToken::new();
 
@@ -164,13 +143,8 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
         connections,
         jobs,
     };
-    let end = End {
-        me,
-        deps: deps.clone(),
-        settler: Arc::clone(&settler),
-        leases: Arc::clone(&leases),
-        done,
-    };
+    let end =
+        End { me, deps: deps.clone(), settler: Arc::clone(&settler), leases: Arc::clone(&leases), done };
     shutdown.spawn(async move {
         consumer.run().await;
         end.close().await;

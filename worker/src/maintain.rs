@@ -25,9 +25,8 @@ pub(crate) async fn run(queue: Arc<dyn Queue>, done: CancellationToken) {
                 if did.promoted > 0 || !did.expired.is_empty() || did.removed > 0 {
                     Duration::ZERO
                 } else {
-                    did.next_due.map_or(LONGEST_PAUSE, |due| {
-                        due.clamp(Duration::from_millis(1), LONGEST_PAUSE)
-                    })
+                    did.next_due
+                        .map_or(LONGEST_PAUSE, |due| due.clamp(Duration::from_millis(1), LONGEST_PAUSE))
                 }
             }
             Err(error) => {

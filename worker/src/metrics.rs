@@ -178,11 +178,7 @@ pub(crate) struct ConnectionMeter {
 impl ConnectionMeter {
     pub(crate) fn set_busy(&mut self, is_busy: bool) {
         if self.is_busy != is_busy {
-            let (from, to) = if is_busy {
-                (&self.idle, &self.busy)
-            } else {
-                (&self.busy, &self.idle)
-            };
+            let (from, to) = if is_busy { (&self.idle, &self.busy) } else { (&self.busy, &self.idle) };
             from.decrement(1.0);
             to.increment(1.0);
             self.is_busy = is_busy;

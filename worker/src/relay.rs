@@ -115,8 +115,7 @@ impl Relay {
 
     /// The relay cannot be used: it is paused and probed.
     pub(crate) async fn down(&self, reply: LastReply) {
-        self.pause(PauseCause::Down, FIRST_PROBE.min(self.smtp.probe_max), 0, reply)
-            .await;
+        self.pause(PauseCause::Down, FIRST_PROBE.min(self.smtp.probe_max), 0, reply).await;
     }
 
     /// The relay wants us to slow down.
@@ -126,13 +125,7 @@ impl Relay {
 
     async fn pause(&self, cause: PauseCause, wait: Duration, probes: u32, reply: LastReply) {
         let now = self.clock.now();
-        let first = RelayPause {
-            since: now,
-            until: now + wait,
-            probes,
-            cause,
-            reply: reply.clone(),
-        };
+        let first = RelayPause { since: now, until: now + wait, probes, cause, reply: reply.clone() };
         let was_open = self.pause.send_replace(Some(first)).is_none();
         self.proven.store(false, Ordering::Release);
         self.meters.relay_up(cause == PauseCause::Throttled);
@@ -148,11 +141,7 @@ impl Relay {
                 ),
             }
         }
-        match self
-            .queue
-            .pause_relay(self.name(), cause, wait, probes, reply)
-            .await
-        {
+        match self.queue.pause_relay(self.name(), cause, wait, probes, reply).await {
             Ok(pause) => {
                 self.untold.store(false, Ordering::Release);
                 self.pause.send_replace(Some(pause));
@@ -176,11 +165,7 @@ impl Relay {
     pub(crate) async fn watch(self: Arc<Self>, connector: Connector, done: CancellationToken) {
         loop {
             self.look(&connector).await;
-            let until = self
-                .pause
-                .borrow()
-                .as_ref()
-                .map(|pause| pause.until.since(self.clock.now()));
+            let until = self.pause.borrow().as_ref().map(|pause| pause.until.since(self.clock.now()));
             let wait = until.unwrap_or(LOOK).clamp(Duration::from_millis(10), LOOK);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -194,9 +179,7 @@ impl Relay {
         let here = self.pause.borrow().clone();
         if let (true, Some(pause)) = (self.untold.load(Ordering::Acquire), &here) {
             let left = pause.until.since(self.clock.now());
-            return self
-                .pause(pause.cause, left, pause.probes, pause.reply.clone())
-                .await;
+            return self.pause(pause.cause, left, pause.probes, pause.reply.clone()).await;
         }
         match self.queue.relay_pause(self.name()).await {
             Ok(None) => self.resume(),
@@ -243,9 +226,8 @@ impl Relay {
 
     async fn probe_failed(&self, pause: &RelayPause, failure: &Failure) {
         let probes = pause.probes.saturating_add(1);
-        let doubled = FIRST_PROBE
-            .saturating_mul(2u32.saturating_pow(probes.min(16)))
-            .min(self.smtp.probe_max);
+        let doubled =
+            FIRST_PROBE.saturating_mul(2u32.saturating_pow(probes.min(16))).min(self.smtp.probe_max);
         let wait = match classify(failure, false) {
             Meaning::Throttled { wait } => wait.max(doubled),
             _ => doubled,
@@ -254,7 +236,6 @@ impl Relay {
             relay = self.name(), reply = %failure.last_reply(), probes, next_probe.secs = wait.as_secs(),
             "the relay still cannot be used",
         );
-        self.pause(PauseCause::Down, wait, probes, failure.last_reply())
-            .await;
+        self.pause(PauseCause::Down, wait, probes, failure.last_reply()).await;
     }
 }

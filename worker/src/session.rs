@@ -29,6 +29,9 @@ const IDLE: Duration = Duration::from_secs(25);
 /// How old a connection may be.
 const AGE: Duration = Duration::from_mins(10);
 
+/// A relay that takes longer for an answer is far away.
+const FAR: Duration = Duration::from_millis(2);
+
 /// What all sessions share.
 #[derive(Clone)]
 pub(crate) struct Desk {
@@ -75,20 +78,12 @@ impl Desk {
             return None;
         }
         if self.hands_back() || self.relay.is_paused() {
-            let why = if self.relay.is_paused() {
-                "the relay is paused"
-            } else {
-                "the worker stops"
-            };
+            let why = if self.relay.is_paused() { "the relay is paused" } else { "the worker stops" };
             self.settle(held, Verdict::Release, None, why);
             return None;
         }
         match self.composer.compose(delivery) {
-            Ok(letter) => Some(Item {
-                held,
-                letter,
-                _busy: self.meters.busy(),
-            }),
+            Ok(letter) => Some(Item { held, letter, _busy: self.meters.busy() }),
             Err(not_built) => {
                 tracing::error!(job = %delivery.job, reason = %not_built.reason, "failed: {not_built}");
                 self.meters.attempt(Outcome::NotBuilt);
@@ -100,8 +95,7 @@ impl Desk {
 
     pub(crate) fn sent(&self, held: Held, reply: Option<LastReply>) {
         self.meters.attempt(Outcome::Sent);
-        self.meters
-            .sent_after(held.delivery.accepted_at, self.deps.clock.now());
+        self.meters.sent_after(held.delivery.accepted_at, self.deps.clock.now());
         tracing::debug!(job = %held.delivery.job, attempt = held.delivery.attempt, "sent");
         self.settle(held, Verdict::Sent, reply, "");
     }
@@ -139,11 +133,7 @@ impl Desk {
         };
         let verdict = verdict(meaning, case, rand::random());
         log(&held, verdict, &reply);
-        let detail = if meaning == Meaning::Ambiguous {
-            "the relay may have the message"
-        } else {
-            ""
-        };
+        let detail = if meaning == Meaning::Ambiguous { "the relay may have the message" } else { "" };
         self.settle(held, verdict, Some(reply), detail);
     }
 
@@ -213,15 +203,13 @@ struct Open {
     meter: ConnectionMeter,
     since: Instant,
     used: Instant,
+    /// How long the last answer to a final dot took.
+    answer_took: Duration,
 }
 
 impl Line {
     pub(crate) fn new(desk: Desk, connector: Connector) -> Self {
-        Self {
-            desk,
-            connector,
-            open: None,
-        }
+        Self { desk, connector, open: None }
     }
 
     /// Sends until no more jobs come.
@@ -264,10 +252,7 @@ impl Line {
         if let Some(open) = &mut self.open {
             open.meter.set_busy(false);
         }
-        self.desk
-            .jobs
-            .next(self.open.as_ref().map(|open| open.used + IDLE))
-            .await
+        self.desk.jobs.next(self.open.as_ref().map(|open| open.used + IDLE)).await
     }
 
     async fn close(&mut self) {
@@ -285,17 +270,12 @@ impl Line {
         let (mut reconnected, mut sequential) = (false, false);
         loop {
             let end = self.attempt(&item, &mut ahead, sequential).await;
-            if self
-                .open
-                .as_ref()
-                .is_some_and(|open| !open.connection.is_usable())
-            {
+            if self.open.as_ref().is_some_and(|open| !open.connection.is_usable()) {
                 self.open = None;
             }
             let failure = match end {
                 End::Sent(reply) => {
-                    self.desk
-                        .sent(item.held, Some(LastReply::heard(Stage::Dot, &reply)));
+                    self.desk.sent(item.held, Some(LastReply::heard(Stage::Dot, &reply)));
                     return ahead;
                 }
                 End::HandBack(why) => {
@@ -345,11 +325,7 @@ impl Line {
             None => {
                 open.connection.abandon();
                 let lost = item.held.lost.is_cancelled();
-                return if lost {
-                    End::Lost
-                } else {
-                    End::HandBack("the worker stops")
-                };
+                return if lost { End::Lost } else { End::HandBack("the worker stops") };
             }
         }
         if let Err(end) = self.desk.may_go_out(item).await {
@@ -357,7 +333,7 @@ impl Line {
             return end;
         }
         if ahead.is_none() && open.connection.looks_ahead() && !self.desk.hands_back() {
-            *ahead = self.desk.jobs.try_next().and_then(|held| self.desk.prepare(held));
+            *ahead = self.desk.look_ahead(open.answer_took).await;
         }
         let began = Instant::now();
         let handed = tokio::select! {
@@ -368,7 +344,8 @@ impl Line {
         open.used = Instant::now();
         match handed {
             Ok(reply) => {
-                self.desk.meters.took(Phase::Reply, began.elapsed());
+                open.answer_took = began.elapsed();
+                self.desk.meters.took(Phase::Reply, open.answer_took);
                 End::Sent(reply)
             }
             Err(failure) => {
@@ -410,12 +387,7 @@ impl Line {
         let mut meter = self.desk.meters.connection();
         meter.set_busy(true);
         let now = Instant::now();
-        self.open = Some(Open {
-            connection,
-            meter,
-            since: now,
-            used: now,
-        });
+        self.open = Some(Open { connection, meter, since: now, used: now, answer_took: Duration::ZERO });
         Ok(())
     }
 }
@@ -423,12 +395,7 @@ impl Line {
 const STOPPED: &str = "stopped while waiting for the reply to the final dot";
 
 fn stopped_at_the_dot() -> Failure {
-    Failure {
-        stage: Stage::Dot,
-        cause: Cause::TimedOut,
-        stale: false,
-        detail: STOPPED.into(),
-    }
+    Failure { stage: Stage::Dot, cause: Cause::TimedOut, stale: false, detail: STOPPED.into() }
 }
 
 impl Desk {
@@ -443,6 +410,20 @@ impl Desk {
         }
     }
 
+    /// The next item, for its envelope to go behind a final dot. One that is just being claimed is worth waiting for
+    /// where the relay is far away: not to have it costs a round trip.
+    async fn look_ahead(&self, answer_took: Duration) -> Option<Item> {
+        let held = match self.jobs.try_next() {
+            Some(held) => held,
+            None if answer_took < FAR => return None,
+            None => match self.jobs.next(Some(Instant::now() + answer_took / 10)).await {
+                Next::Item(held) => held,
+                Next::Idle | Next::Closed => return None,
+            },
+        };
+        self.prepare(held)
+    }
+
     /// The last look before content goes out: the lease is fresh and, where it must be, the queue knows.
     async fn may_go_out(&self, item: &Item) -> Result<(), End> {
         let job = item.held.delivery.job;
@@ -455,9 +436,7 @@ impl Desk {
                 Ok(false) => return Err(End::Lost),
                 Err(error) => {
                     tracing::warn!(%job, %error, "not sent: the queue could not be told that the content goes out");
-                    return Err(End::HandBack(
-                        "the queue could not be told that the content goes out",
-                    ));
+                    return Err(End::HandBack("the queue could not be told that the content goes out"));
                 }
             }
         }

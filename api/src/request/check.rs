@@ -79,26 +79,14 @@ pub(crate) fn check(draft: Draft, now: Timestamp, faults: &mut Vec<Fault>) -> Op
     let mut check = Check { faults };
     let recipients = check.recipients(draft.recipients);
     let subject = check.subject(draft.subject, draft.template_id.is_some());
-    let body = check.body(
-        draft.body,
-        draft.template_id,
-        draft.template_data,
-        draft.locale.as_deref(),
-    );
+    let body = check.body(draft.body, draft.template_id, draft.template_data, draft.locale.as_deref());
     let text = draft.text.map(|text| check.content("/text", text));
     let from = draft.from.and_then(|from| check.mailbox("/from", &from));
-    let reply_to = draft
-        .reply_to
-        .and_then(|address| check.mailbox("/reply_to", &address));
+    let reply_to = draft.reply_to.and_then(|address| check.mailbox("/reply_to", &address));
     let headers = check.headers(draft.headers.map(|headers| headers.0).unwrap_or_default());
     let send_at = draft.send_at.and_then(|text| check.kept(send_at(&text, now)));
-    let priority = check.word(
-        "/priority",
-        draft.priority,
-        Priority::Normal,
-        Priority::from_word,
-        Priority::ALL,
-    );
+    let priority =
+        check.word("/priority", draft.priority, Priority::Normal, Priority::from_word, Priority::ALL);
     let on_ambiguous = draft.on_ambiguous;
     let on_ambiguous = check.word(
         "/on_ambiguous",
@@ -137,11 +125,9 @@ pub(crate) fn check(draft: Draft, now: Timestamp, faults: &mut Vec<Fault>) -> Op
 pub(super) fn send_at(text: &str, now: Timestamp) -> Result<Timestamp, Fault> {
     match Timestamp::parse(text) {
         Err(error) => Err(Fault::new("/send_at", "invalid_time", error.to_string())),
-        Ok(at) if at > now + SEND_AT_LIMIT => Err(Fault::new(
-            "/send_at",
-            "invalid_time",
-            "at most 30 days ahead is allowed",
-        )),
+        Ok(at) if at > now + SEND_AT_LIMIT => {
+            Err(Fault::new("/send_at", "invalid_time", "at most 30 days ahead is allowed"))
+        }
         Ok(at) => Ok(at),
     }
 }
@@ -169,11 +155,7 @@ impl Check<'_> {
             return Vec::new();
         }
         if recipients.len() > RECIPIENTS {
-            self.fault(
-                "/recipients",
-                "too_many",
-                format!("at most {RECIPIENTS} recipients are allowed"),
-            );
+            self.fault("/recipients", "too_many", format!("at most {RECIPIENTS} recipients are allowed"));
             return Vec::new();
         }
         let mut seen: HashMap<String, usize> = HashMap::new();
@@ -198,22 +180,17 @@ impl Check<'_> {
     fn recipient(&mut self, at: &str, recipient: DraftRecipient) -> Option<Recipient> {
         let (at, object) = match recipient {
             DraftRecipient::Wrong => return None,
-            DraftRecipient::Address(email) => (
-                at.to_owned(),
-                RecipientObject {
-                    email: Some(email),
-                    ..RecipientObject::default()
-                },
-            ),
+            DraftRecipient::Address(email) => {
+                (at.to_owned(), RecipientObject { email: Some(email), ..RecipientObject::default() })
+            }
             DraftRecipient::Object(object) => (format!("{at}/email"), object),
         };
         let Some(email) = object.email else {
             self.fault(at, "required", "an address is expected");
             return None;
         };
-        let address = Address::parse(email.trim())
-            .map_err(|e| self.fault(&at, "invalid_address", e.to_string()))
-            .ok();
+        let address =
+            Address::parse(email.trim()).map_err(|e| self.fault(&at, "invalid_address", e.to_string())).ok();
         if let Some(name) = &object.name {
             let at = at.replace("/email", "/name");
             if name.chars().count() > NAME {
@@ -223,10 +200,7 @@ impl Check<'_> {
             }
         }
         let mailbox = Mailbox::try_new(object.name.as_deref(), address?).ok()?;
-        Some(Recipient {
-            mailbox,
-            data: object.data,
-        })
+        Some(Recipient { mailbox, data: object.data })
     }
 
     fn subject(&mut self, subject: Option<String>, has_template: bool) -> Option<String> {
@@ -240,11 +214,7 @@ impl Check<'_> {
         if subject.is_empty() {
             self.fault(AT, "required", "a subject of at least one character is expected");
         } else if subject.chars().count() > SUBJECT {
-            self.fault(
-                AT,
-                "too_long",
-                format!("at most {SUBJECT} characters are allowed"),
-            );
+            self.fault(AT, "too_long", format!("at most {SUBJECT} characters are allowed"));
         }
         if subject.contains(['\r', '\n', '\0']) {
             self.fault(AT, "control_character", "a subject has no line break and no NUL");
@@ -261,11 +231,7 @@ impl Check<'_> {
     ) -> Option<WantedBody> {
         match (body, template_id) {
             (Some(_), Some(_)) => {
-                self.fault(
-                    "/template_id",
-                    "conflict",
-                    "body and template_id exclude each other",
-                );
+                self.fault("/template_id", "conflict", "body and template_id exclude each other");
                 None
             }
             (Some(html), None) => {
@@ -275,17 +241,11 @@ impl Check<'_> {
                     }
                 }
                 if html.is_empty() {
-                    self.fault(
-                        "/body",
-                        "required",
-                        "a body of at least one character is expected",
-                    );
+                    self.fault("/body", "required", "a body of at least one character is expected");
                 }
                 Some(WantedBody::Html(self.content("/body", html)))
             }
-            (None, Some(_)) => Some(WantedBody::Template {
-                data: data.unwrap_or_default(),
-            }),
+            (None, Some(_)) => Some(WantedBody::Template { data: data.unwrap_or_default() }),
             (None, None) => {
                 if !self.is_told("/body") && !self.is_told("/template_id") {
                     self.fault("/body", "required", "body or template_id is expected");
@@ -304,18 +264,12 @@ impl Check<'_> {
 
     fn mailbox(&mut self, at: &str, text: &str) -> Option<Mailbox> {
         let parsed = Mailbox::parse(text);
-        parsed
-            .map_err(|error| self.fault(at, "invalid_address", error.to_string()))
-            .ok()
+        parsed.map_err(|error| self.fault(at, "invalid_address", error.to_string())).ok()
     }
 
     fn headers(&mut self, headers: Vec<(String, String)>) -> Vec<(String, String)> {
         if headers.len() > HEADERS {
-            self.fault(
-                "/headers",
-                "too_many",
-                format!("at most {HEADERS} headers are allowed"),
-            );
+            self.fault("/headers", "too_many", format!("at most {HEADERS} headers are allowed"));
         }
         let mut seen = Vec::new();
         for (name, value) in &headers {
@@ -362,11 +316,7 @@ impl Check<'_> {
         let Some(text) = text else { return default };
         parse(&text).unwrap_or_else(|| {
             let words: Vec<String> = all.iter().map(ToString::to_string).collect();
-            self.fault(
-                at,
-                "invalid_value",
-                format!("one of {} is expected", words.join(", ")),
-            );
+            self.fault(at, "invalid_value", format!("one of {} is expected", words.join(", ")));
             default
         })
     }
@@ -390,9 +340,8 @@ impl Check<'_> {
     }
 
     fn metadata(&mut self, metadata: Option<&Map<String, Value>>) {
-        let size = metadata.map_or(0, |metadata| {
-            serde_json::to_string(metadata).map_or(0, |json| json.len())
-        });
+        let size =
+            metadata.map_or(0, |metadata| serde_json::to_string(metadata).map_or(0, |json| json.len()));
         if size > METADATA {
             self.fault(
                 "/metadata",

@@ -15,16 +15,11 @@ struct Walk(Vec<Fault>);
 
 impl Walk {
     fn wrong(&mut self, pointer: &str, expected: &str) {
-        self.0.push(Fault::new(
-            pointer,
-            "wrong_type",
-            format!("{expected} is expected"),
-        ));
+        self.0.push(Fault::new(pointer, "wrong_type", format!("{expected} is expected")));
     }
 
     fn unknown(&mut self, pointer: String) {
-        self.0
-            .push(Fault::new(pointer, "unknown_field", "this field is not known"));
+        self.0.push(Fault::new(pointer, "unknown_field", "this field is not known"));
     }
 
     fn text(&mut self, at: &str, value: Value) -> Option<String> {
@@ -116,14 +111,11 @@ impl Walk {
 }
 
 /// What a body says where it is of the types, and every place where it is not. A field of the wrong type is in the
-/// draft as far as the rules must know that it is there.
+/// draft as far as the rules must know that it is there. The body is an object.
 pub(super) fn walk(value: Value) -> (Draft, Vec<Fault>) {
     let mut walk = Walk(Vec::new());
     let mut draft = Draft::default();
-    let Value::Object(object) = value else {
-        walk.wrong("", "an object");
-        return (draft, walk.0);
-    };
+    let object = if let Value::Object(object) = value { object } else { Map::new() };
     for (name, value) in object {
         let at = pointer(&name);
         match name.as_str() {
@@ -132,8 +124,7 @@ pub(super) fn walk(value: Value) -> (Draft, Vec<Fault>) {
                 let list = walk.list(&at, value);
                 draft.recipients = list.map(|list| {
                     let each = list.into_iter().enumerate();
-                    each.map(|(n, value)| walk.recipient(&format!("{at}/{n}"), value))
-                        .collect()
+                    each.map(|(n, value)| walk.recipient(&format!("{at}/{n}"), value)).collect()
                 });
             }
             "body" => draft.body = walk.text(&at, value),
@@ -165,10 +156,7 @@ pub(crate) fn recipients(body: &[u8]) -> Option<Vec<Address>> {
     let value: Value = serde_json::from_slice(body).ok()?;
     let list = value.get("recipients")?.as_array()?;
     let email = |one: &Value| {
-        one.as_str()
-            .or_else(|| one.get("email")?.as_str())
-            .map(str::trim)
-            .map(ToOwned::to_owned)
+        one.as_str().or_else(|| one.get("email")?.as_str()).map(str::trim).map(ToOwned::to_owned)
     };
     list.iter().map(|one| Address::parse(&email(one)?).ok()).collect()
 }

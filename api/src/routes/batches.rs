@@ -8,12 +8,7 @@ use crate::problem::Problem;
 use crate::{Site, metrics};
 
 pub(super) async fn show(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
-    let batch = site
-        .deps
-        .queue
-        .batch(parse(&id)?)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let batch = site.deps.queue.batch(parse(&id)?).await?.ok_or_else(Problem::not_found)?;
     let statuses: Map<String, Value> = Status::ALL
         .iter()
         .zip(batch.statuses)
@@ -31,12 +26,7 @@ pub(super) async fn show(site: web::Data<Site>, id: web::Path<String>) -> Result
 
 pub(super) async fn cancel(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = parse(&id)?;
-    let cancelled = site
-        .deps
-        .queue
-        .cancel_batch(id)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let cancelled = site.deps.queue.cancel_batch(id).await?.ok_or_else(Problem::not_found)?;
     metrics::cancelled(cancelled);
     Ok(HttpResponse::Ok().json(json!({"id": id, "cancelled": cancelled})))
 }

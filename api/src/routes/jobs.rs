@@ -61,12 +61,7 @@ fn parse(id: &str) -> Result<JobId, Problem> {
 }
 
 pub(super) async fn show(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
-    let job = site
-        .deps
-        .queue
-        .job(parse(&id)?)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let job = site.deps.queue.job(parse(&id)?).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(view(&job)))
 }
 
@@ -78,11 +73,7 @@ pub(super) async fn list(
     request: actix_web::HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let pairs = web::Query::<Vec<Pair>>::from_query(request.query_string()).map_err(|_| {
-        Problem::faults(vec![Fault::new(
-            "?",
-            "invalid_value",
-            "name=value pairs are expected",
-        )])
+        Problem::faults(vec![Fault::new("?", "invalid_value", "name=value pairs are expected")])
     })?;
     let (filter, limit, after) = query(&pairs).map_err(Problem::faults)?;
     let page = site.deps.queue.jobs(&filter, limit, after).await?;
@@ -105,10 +96,7 @@ fn query(pairs: &[Pair]) -> Result<(JobFilter, usize, Option<JobId>), Vec<Fault>
         match name.as_str() {
             "status" => match Status::from_word(value) {
                 Some(status) => filter.status = Some(status),
-                None => bad(
-                    "invalid_value",
-                    "a job's status is expected, such as queued or failed",
-                ),
+                None => bad("invalid_value", "a job's status is expected, such as queued or failed"),
             },
             "recipient" => match Address::parse(value) {
                 Ok(address) => filter.recipient = Some(address.key()),
@@ -125,22 +113,12 @@ fn query(pairs: &[Pair]) -> Result<(JobFilter, usize, Option<JobId>), Vec<Fault>
             },
             "after" => match JobId::parse(value) {
                 Ok(id) => after = Some(id),
-                Err(_) => bad(
-                    "invalid_value",
-                    "the value of next in the page before is expected",
-                ),
+                Err(_) => bad("invalid_value", "the value of next in the page before is expected"),
             },
-            _ => bad(
-                "unknown_field",
-                "status, recipient, tag, batch_id, limit and after are allowed",
-            ),
+            _ => bad("unknown_field", "status, recipient, tag, batch_id, limit and after are allowed"),
         }
     }
-    if faults.is_empty() {
-        Ok((filter, limit, after))
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok((filter, limit, after)) } else { Err(faults) }
 }
 
 pub(super) async fn cancel(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
@@ -179,10 +157,9 @@ fn answer(ordered: Ordered, what: &str) -> Result<HttpResponse, Problem> {
     match ordered {
         Ordered::Done(job) => Ok(HttpResponse::Ok().json(view(&job))),
         Ordered::Unknown => Err(Problem::not_found()),
-        Ordered::Conflict(status) => Err(Problem::new(
-            Code::Conflict,
-            format!("A job that is {status} cannot be {what}."),
-        )),
+        Ordered::Conflict(status) => {
+            Err(Problem::new(Code::Conflict, format!("A job that is {status} cannot be {what}.")))
+        }
         Ordered::Full => {
             Err(Problem::new(Code::QueueFull, "The queue has no place for it. Try again.").retry_after(5))
         }

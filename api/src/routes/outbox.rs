@@ -17,18 +17,11 @@ pub(super) async fn list(site: web::Data<Site>) -> Result<HttpResponse, Problem>
 
 pub(super) async fn show(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = JobId::parse(&id).map_err(|_| Problem::not_found())?;
-    let kept = site
-        .deps
-        .queue
-        .kept_message(id)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let kept = site.deps.queue.kept_message(id).await?.ok_or_else(Problem::not_found)?;
     let mut view = summary(&kept);
     if let Some(message) = MessageParser::new().parse(kept.source.as_bytes()) {
-        let headers: Vec<Value> = message
-            .headers_raw()
-            .map(|(name, value)| json!({"name": name, "value": value.trim()}))
-            .collect();
+        let headers: Vec<Value> =
+            message.headers_raw().map(|(name, value)| json!({"name": name, "value": value.trim()})).collect();
         let parts: Vec<Value> = message
             .parts
             .iter()
@@ -70,9 +63,5 @@ pub(super) fn text(message: &Message<'_>) -> Option<String> {
 
 /// The HTML part.
 pub(super) fn html(message: &Message<'_>) -> Option<String> {
-    message
-        .html_part(0)
-        .filter(|part| part.is_text_html())?
-        .text_contents()
-        .map(ToOwned::to_owned)
+    message.html_part(0).filter(|part| part.is_text_html())?.text_contents().map(ToOwned::to_owned)
 }

@@ -82,19 +82,11 @@ async fn prepare(site: &web::Data<Site>, body: &[u8]) -> Result<Prepared, Proble
     let template = draft.template_id.as_deref().filter(|_| draft.body.is_none());
     let found = template.map(|id| site.deps.templates.find(id, draft.locale.as_deref()));
     if let Some(None) = found {
-        faults.push(Fault::new(
-            "/template_id",
-            "unknown_template",
-            "there is no template of this name",
-        ));
+        faults.push(Fault::new("/template_id", "unknown_template", "there is no template of this name"));
     }
     let compiled = found.flatten();
     if compiled.as_ref().is_some_and(|compiled| !compiled.has_subject()) && draft.subject.is_none() {
-        faults.push(Fault::new(
-            "/subject",
-            "required",
-            "a subject is expected: the template has none",
-        ));
+        faults.push(Fault::new("/subject", "required", "a subject is expected: the template has none"));
     }
     let now = site.deps.clock.now();
     let wanted = request::check(draft, now, &mut faults);
@@ -114,12 +106,8 @@ async fn prepare(site: &web::Data<Site>, body: &[u8]) -> Result<Prepared, Proble
     if let (Some(compiled), WantedBody::Template { data }) = (&compiled, &wanted.body) {
         let (compiled, subject, data) = (Arc::clone(compiled), wanted.subject.clone(), data.clone());
         // Rendering may take its time: not on the threads that serve the connections.
-        let rendered = web::block(move || {
-            (
-                render_all(&compiled, subject.as_deref(), &data, &recipients),
-                recipients,
-            )
-        });
+        let rendered =
+            web::block(move || (render_all(&compiled, subject.as_deref(), &data, &recipients), recipients));
         let lost = |_| Problem::new(Code::QueueUnavailable, "The request was not taken. Try again.");
         let faults;
         (faults, recipients) = rendered.await.map_err(lost)?;
@@ -130,10 +118,7 @@ async fn prepare(site: &web::Data<Site>, body: &[u8]) -> Result<Prepared, Proble
     if let Some(from) = &wanted.from
         && !settings.mail.allowed_from.allows(from.address.domain())
     {
-        let detail = format!(
-            "/from: the domain {} is not one that may be sent as.",
-            from.address.domain()
-        );
+        let detail = format!("/from: the domain {} is not one that may be sent as.", from.address.domain());
         return Err(Problem::new(Code::SenderNotAllowed, detail));
     }
     Ok(assemble(site, wanted, recipients, compiled))
@@ -147,18 +132,15 @@ fn assemble(
 ) -> Prepared {
     let body = match (wanted.body, &compiled) {
         (WantedBody::Html(html), _) => Body::Html(html),
-        (WantedBody::Template { data }, Some(compiled)) => Body::Template {
-            bundle: compiled.hash().clone(),
-            data,
-        },
+        (WantedBody::Template { data }, Some(compiled)) => {
+            Body::Template { bundle: compiled.hash().clone(), data }
+        }
         // Cannot be: a template that was not found is a fault.
         (WantedBody::Template { .. }, None) => Body::Html(String::new()),
     };
     let content = Content {
         from_requested: wanted.from.is_some(),
-        from: wanted
-            .from
-            .unwrap_or_else(|| site.deps.settings.mail.from.clone()),
+        from: wanted.from.unwrap_or_else(|| site.deps.settings.mail.from.clone()),
         reply_to: wanted.reply_to,
         subject: wanted.subject,
         body,
@@ -205,11 +187,7 @@ fn render_all(
 }
 
 fn render_fault(error: &RenderError, recipient: Option<usize>) -> Fault {
-    let code = if error.undefined.is_some() {
-        "undefined_variable"
-    } else {
-        "invalid_value"
-    };
+    let code = if error.undefined.is_some() { "undefined_variable" } else { "invalid_value" };
     let pointer = match recipient {
         Some(n) => format!("/recipients/{n}/data"),
         None if error.undefined.is_none() && error.template == "subject" => "/subject".into(),
@@ -225,11 +203,7 @@ fn too_large(count: u64, max: u64) -> Problem {
 
 async fn accept(site: &Site, prepared: Prepared, key: Option<Idempotency>) -> Result<HttpResponse, Problem> {
     let settings = &site.deps.settings;
-    let addresses: Vec<Address> = prepared
-        .recipients
-        .iter()
-        .map(|one| one.mailbox.address.clone())
-        .collect();
+    let addresses: Vec<Address> = prepared.recipients.iter().map(|one| one.mailbox.address.clone()).collect();
     let has_key = key.is_some();
     let batch = NewBatch {
         id: BatchId::generate(),
@@ -245,12 +219,7 @@ async fn accept(site: &Site, prepared: Prepared, key: Option<Idempotency>) -> Re
         recipients: prepared.recipients,
         idempotency: key,
     };
-    let accepted = site
-        .deps
-        .queue
-        .enqueue(batch)
-        .await
-        .map_err(|error| refused(&error, has_key))?;
+    let accepted = site.deps.queue.enqueue(batch).await.map_err(|error| refused(&error, has_key))?;
     if !accepted.replayed {
         metrics::accepted(accepted.count);
     }
@@ -262,16 +231,14 @@ fn refused(error: &EnqueueError, has_key: bool) -> Problem {
         EnqueueError::Full { used, max } => {
             Problem::new(Code::QueueFull, format!("{used} of {max} jobs wait. Try again.")).retry_after(5)
         }
-        EnqueueError::ScheduleFull { used, max } => Problem::new(
-            Code::ScheduleFull,
-            format!("{used} of {max} jobs are scheduled. Try again."),
-        )
-        .retry_after(60),
+        EnqueueError::ScheduleFull { used, max } => {
+            Problem::new(Code::ScheduleFull, format!("{used} of {max} jobs are scheduled. Try again."))
+                .retry_after(60)
+        }
         EnqueueError::TooLarge { count, max } => too_large(*count, *max),
-        EnqueueError::KeyReuse => Problem::new(
-            Code::IdempotencyKeyReuse,
-            "This key was used with another body. Use a new one.",
-        ),
+        EnqueueError::KeyReuse => {
+            Problem::new(Code::IdempotencyKeyReuse, "This key was used with another body. Use a new one.")
+        }
         EnqueueError::Unavailable(error) => {
             tracing::error!(%error, "the queue does not answer");
             let detail = if has_key {
@@ -298,16 +265,9 @@ fn answer(accepted: Accepted, addresses: &[Address]) -> HttpResponse {
         batch_id: BatchId,
         jobs: Vec<Job<'a>>,
     }
-    let status = if accepted.scheduled {
-        Status::Scheduled
-    } else {
-        Status::Queued
-    };
+    let status = if accepted.scheduled { Status::Scheduled } else { Status::Queued };
     let jobs = (0..).zip(addresses).map(|(index, address)| Job {
-        id: JobId {
-            batch: accepted.batch,
-            index,
-        },
+        id: JobId { batch: accepted.batch, index },
         recipient: address.as_str(),
         status,
     });
@@ -341,11 +301,7 @@ fn idempotency(request: &HttpRequest, caller: &Caller, body: &[u8]) -> Result<Op
         |key: &[u8]| (1..=KEY_LIMIT).contains(&key.len()) && key.iter().all(|b| (b' '..=b'~').contains(b));
     if !is_sane(key.as_bytes()) || given.next().is_some() {
         let message = "one key of 1 to 256 printable ASCII characters is expected";
-        return Err(Problem::faults(vec![Fault::new(
-            "Idempotency-Key:",
-            "invalid_value",
-            message,
-        )]));
+        return Err(Problem::faults(vec![Fault::new("Idempotency-Key:", "invalid_value", message)]));
     }
     let mut digest = Sha256::new();
     digest.update((caller.0.len() as u64).to_be_bytes());
@@ -370,42 +326,34 @@ fn hex(bytes: &[u8]) -> String {
 fn dry_run(site: &Site, prepared: &Prepared) -> HttpResponse {
     let batch = BatchId::generate();
     let now = site.deps.clock.now();
-    let shown = (0..)
-        .zip(prepared.recipients.iter().take(SHOWN))
-        .map(|(index, recipient)| {
-            let delivery = Delivery {
-                job: JobId { batch, index },
-                receipt: Receipt(0, 0),
-                recipient: recipient.clone(),
-                priority: prepared.terms.priority,
-                attempt: 1,
-                max_attempts: 1,
-                reclaims: 0,
-                marked: false,
-                on_ambiguous: prepared.terms.on_ambiguous,
-                accepted_at: now,
-                send_at: prepared.terms.send_at,
-                content: Arc::clone(&prepared.content),
-                bundle: prepared.bundle.clone(),
-            };
-            let letter = site.composer.compose(&delivery).map_err(|error| {
-                Problem::faults(vec![Fault::new(
-                    format!("/recipients/{index}"),
-                    "invalid_value",
-                    error.message,
-                )])
-            })?;
-            let message = MessageParser::new()
-                .parse(letter.source.as_bytes())
-                .unwrap_or_default();
-            Ok::<Value, Problem>(json!({
-                "recipient": recipient.mailbox.address.as_str(),
-                "subject": message.subject(),
-                "html": outbox::html(&message),
-                "text": outbox::text(&message),
-                "source": letter.source,
-            }))
-        });
+    let shown = (0..).zip(prepared.recipients.iter().take(SHOWN)).map(|(index, recipient)| {
+        let delivery = Delivery {
+            job: JobId { batch, index },
+            receipt: Receipt(0, 0),
+            recipient: recipient.clone(),
+            priority: prepared.terms.priority,
+            attempt: 1,
+            max_attempts: 1,
+            reclaims: 0,
+            marked: false,
+            on_ambiguous: prepared.terms.on_ambiguous,
+            accepted_at: now,
+            send_at: prepared.terms.send_at,
+            content: Arc::clone(&prepared.content),
+            bundle: prepared.bundle.clone(),
+        };
+        let letter = site.composer.compose(&delivery).map_err(|error| {
+            Problem::faults(vec![Fault::new(format!("/recipients/{index}"), "invalid_value", error.message)])
+        })?;
+        let message = MessageParser::new().parse(letter.source.as_bytes()).unwrap_or_default();
+        Ok::<Value, Problem>(json!({
+            "recipient": recipient.mailbox.address.as_str(),
+            "subject": message.subject(),
+            "html": outbox::html(&message),
+            "text": outbox::text(&message),
+            "source": letter.source,
+        }))
+    });
     match shown.collect::<Result<Vec<Value>, Problem>>() {
         Ok(messages) => {
             let count = prepared.recipients.len();

@@ -104,12 +104,7 @@ impl Relay {
             tls: config,
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self {
-            addr,
-            shared,
-            root,
-            accepting: Some(accepting),
-        })
+        Ok(Self { addr, shared, root, accepting: Some(accepting) })
     }
 
     /// Where it listens.
@@ -175,9 +170,7 @@ impl Drop for Relay {
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay")
-            .field("addr", &self.addr)
-            .finish_non_exhaustive()
+        f.debug_struct("Relay").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
@@ -206,12 +199,7 @@ impl Shared {
     /// Ends when the relay stops.
     async fn stopped(&self) {
         // The sender lives in `self`: the wait cannot fail.
-        drop(
-            self.stopping
-                .subscribe()
-                .wait_for(|is_stopping| *is_stopping)
-                .await,
-        );
+        drop(self.stopping.subscribe().wait_for(|is_stopping| *is_stopping).await);
     }
 }
 

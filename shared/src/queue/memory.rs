@@ -108,9 +108,7 @@ impl Consumer for MemoryQueue {
             if is_ready || left.is_zero() {
                 return Ok(());
             }
-            let nap = next_due
-                .map_or(LOOK, |due| due.clamp(Duration::from_millis(1), LOOK))
-                .min(left);
+            let nap = next_due.map_or(LOOK, |due| due.clamp(Duration::from_millis(1), LOOK)).min(left);
             tokio::select! {
                 () = more => {}
                 () = tokio::time::sleep(nap) => {}
@@ -221,16 +219,9 @@ impl RelayBoard for MemoryQueue {
         reply: LastReply,
     ) -> Result<RelayPause, Unavailable> {
         let now = self.clock.now();
-        Ok(self.board().pause(
-            relay,
-            RelayPause {
-                since: now,
-                until: now + for_how_long,
-                probes,
-                cause,
-                reply,
-            },
-        ))
+        Ok(self
+            .board()
+            .pause(relay, RelayPause { since: now, until: now + for_how_long, probes, cause, reply }))
     }
 
     async fn resume_relay(&self, relay: &str) -> Result<(), Unavailable> {

@@ -24,13 +24,7 @@ const fn plain(
     default: &'static str,
     meaning: &'static str,
 ) -> Setting {
-    Setting {
-        key,
-        env,
-        default,
-        meaning,
-        is_secret: false,
-    }
+    Setting { key, env, default, meaning, is_secret: false }
 }
 
 const fn secret(
@@ -39,22 +33,11 @@ const fn secret(
     default: &'static str,
     meaning: &'static str,
 ) -> Setting {
-    Setting {
-        key,
-        env,
-        default,
-        meaning,
-        is_secret: true,
-    }
+    Setting { key, env, default, meaning, is_secret: true }
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
-    plain(
-        "smtp.host",
-        "SMTP_HOST",
-        "smtp.qq.com",
-        "the relay's host name or address",
-    ),
+    plain("smtp.host", "SMTP_HOST", "smtp.qq.com", "the relay's host name or address"),
     plain("smtp.port", "SMTP_PORT", "587", "its port"),
     plain("smtp.user", "SMTP_USER", "", "login, often the whole address"),
     secret("smtp.pass", "SMTP_PASS", "", "password or authorisation code"),
@@ -64,18 +47,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "auto",
         "`auto` (465: implicit; else STARTTLS where offered, never a password in the clear except to a loopback address), `implicit`, `starttls` (required), `none`",
     ),
-    plain(
-        "smtp.ca_file",
-        "SMTP_CA_FILE",
-        "",
-        "PEM roots to trust in addition to the system's",
-    ),
-    plain(
-        "smtp.helo_name",
-        "SMTP_HELO_NAME",
-        "host name",
-        "the name in EHLO",
-    ),
+    plain("smtp.ca_file", "SMTP_CA_FILE", "", "PEM roots to trust in addition to the system's"),
+    plain("smtp.helo_name", "SMTP_HELO_NAME", "host name", "the name in EHLO"),
     plain(
         "smtp.max_connections",
         "SMTP_MAX_CONNECTIONS",
@@ -88,18 +61,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "100",
         "messages on one connection; then QUIT and a new one",
     ),
-    plain(
-        "smtp.connect_timeout",
-        "SMTP_CONNECT_TIMEOUT",
-        "30s",
-        "for name lookup, TCP and TLS",
-    ),
-    plain(
-        "smtp.command_timeout",
-        "SMTP_COMMAND_TIMEOUT",
-        "60s",
-        "for the greeting and for each command",
-    ),
+    plain("smtp.connect_timeout", "SMTP_CONNECT_TIMEOUT", "30s", "for name lookup, TCP and TLS"),
+    plain("smtp.command_timeout", "SMTP_COMMAND_TIMEOUT", "60s", "for the greeting and for each command"),
     plain(
         "smtp.data_timeout",
         "SMTP_DATA_TIMEOUT",
@@ -131,18 +94,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "`smtp`, or `outbox`: keep messages (the newest 500, at most 64 MiB) to look at, send nothing",
     ),
     plain("server.host", "SERVER_HOST", "127.0.0.1", "where the API listens"),
-    plain(
-        "server.port",
-        "SERVER_PORT",
-        "8080",
-        "its port; 0 takes a free one",
-    ),
-    plain(
-        "server.max_body",
-        "SERVER_MAX_BODY",
-        "20MiB",
-        "larger requests get 413",
-    ),
+    plain("server.port", "SERVER_PORT", "8080", "its port; 0 takes a free one"),
+    plain("server.max_body", "SERVER_MAX_BODY", "20MiB", "larger requests get 413"),
     secret(
         "auth.api_keys",
         "API_KEYS",
@@ -150,117 +103,52 @@ pub(super) const SETTINGS: &[Setting] = &[
         "`name:key[:scope+scope],…`, in a file also a list of `{name,key,scopes}`; scopes `send`, `read`, `admin`, without: `send`. No keys: only a loopback `server.host`, and only requests to a loopback name are answered, unless `auth.disabled`",
     ),
     plain("auth.disabled", "AUTH_DISABLED", "false", "run open on purpose"),
-    plain(
-        "max_workers",
-        "MAX_WORKERS",
-        "10",
-        "concurrent deliveries per process",
-    ),
+    plain("max_workers", "MAX_WORKERS", "10", "concurrent deliveries per process"),
     plain(
         "max_queue_size",
         "MAX_QUEUE_SIZE",
         "1000",
         "jobs queued, retrying, sending or held; a request that would pass it gets 503, a batch larger than it 422",
     ),
-    plain(
-        "jobs.max_scheduled",
-        "JOBS_MAX_SCHEDULED",
-        "100000",
-        "scheduled jobs count here instead",
-    ),
+    plain("jobs.max_scheduled", "JOBS_MAX_SCHEDULED", "100000", "scheduled jobs count here instead"),
     plain("queue.type", "QUEUE_TYPE", "memory", "`memory`"),
     plain("queue.name", "QUEUE_NAME", "emailer", "name of the queue"),
-    plain(
-        "queue.lease",
-        "QUEUE_LEASE",
-        "60s",
-        "a job held longer without renewal belongs to a dead worker",
-    ),
+    plain("queue.lease", "QUEUE_LEASE", "60s", "a job held longer without renewal belongs to a dead worker"),
     plain(
         "queue.memory.buffer_size",
         "QUEUE_MEMORY_BUFFER_SIZE",
         "= `max_queue_size`",
         "the smaller of the two holds",
     ),
-    plain(
-        "retry.max_retries",
-        "RETRY_MAX_RETRIES",
-        "3",
-        "retries after the first attempt",
-    ),
-    plain(
-        "retry.base_delay",
-        "RETRY_BASE_DELAY",
-        "1m",
-        "delay before the first retry",
-    ),
-    plain(
-        "retry.max_delay",
-        "RETRY_MAX_DELAY",
-        "30m",
-        "longest delay, before jitter",
-    ),
-    plain(
-        "retry.multiplier",
-        "RETRY_MULTIPLIER",
-        "2.0",
-        "each delay is so many times the one before",
-    ),
-    plain(
-        "retry.jitter",
-        "RETRY_JITTER",
-        "0.1",
-        "share of the delay by which chance moves it",
-    ),
+    plain("retry.max_retries", "RETRY_MAX_RETRIES", "3", "retries after the first attempt"),
+    plain("retry.base_delay", "RETRY_BASE_DELAY", "1m", "delay before the first retry"),
+    plain("retry.max_delay", "RETRY_MAX_DELAY", "30m", "longest delay, before jitter"),
+    plain("retry.multiplier", "RETRY_MULTIPLIER", "2.0", "each delay is so many times the one before"),
+    plain("retry.jitter", "RETRY_JITTER", "0.1", "share of the delay by which chance moves it"),
     plain(
         "jobs.expire_after",
         "JOBS_EXPIRE_AFTER",
         "24h",
         "not sent so long after acceptance, `send_at` or requeue: failed, `expired`; paused time does not count",
     ),
-    plain(
-        "jobs.retention",
-        "JOBS_RETENTION",
-        "24h",
-        "how long records of sent and cancelled jobs are kept",
-    ),
+    plain("jobs.retention", "JOBS_RETENTION", "24h", "how long records of sent and cancelled jobs are kept"),
     plain(
         "jobs.failed_retention",
         "JOBS_FAILED_RETENTION",
         "7d",
         "the same for failed jobs, with their content",
     ),
-    plain(
-        "jobs.retain",
-        "JOBS_RETAIN",
-        "100000",
-        "how many ended jobs' records are kept, at most",
-    ),
+    plain("jobs.retain", "JOBS_RETAIN", "100000", "how many ended jobs' records are kept, at most"),
     plain(
         "templates.dir",
         "TEMPLATES_DIR",
         "`shared/templates` where it exists, else the ones built in",
         "folder of templates",
     ),
-    plain(
-        "templates.default_locale",
-        "TEMPLATES_DEFAULT_LOCALE",
-        "en",
-        "end of the fallback chain",
-    ),
-    plain(
-        "worker.host",
-        "WORKER_HOST",
-        "127.0.0.1",
-        "where `emailer-worker` serves its health and metrics",
-    ),
+    plain("templates.default_locale", "TEMPLATES_DEFAULT_LOCALE", "en", "end of the fallback chain"),
+    plain("worker.host", "WORKER_HOST", "127.0.0.1", "where `emailer-worker` serves its health and metrics"),
     plain("worker.port", "WORKER_PORT", "9090", "its port"),
-    plain(
-        "shutdown.timeout",
-        "SHUTDOWN_TIMEOUT",
-        "30s",
-        "what work in flight gets to end in",
-    ),
+    plain("shutdown.timeout", "SHUTDOWN_TIMEOUT", "30s", "what work in flight gets to end in"),
     plain(
         "log.level",
         "LOG_LEVEL",
@@ -295,9 +183,8 @@ impl Setting {
 
 /// The name that is most like one that nobody knows, if any is much like it.
 pub(super) fn nearest<'a>(unknown: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = names
-        .map(|name| (strsim::jaro_winkler(unknown, name), name))
-        .filter(|(score, _)| *score > 0.8);
+    let scored =
+        names.map(|name| (strsim::jaro_winkler(unknown, name), name)).filter(|(score, _)| *score > 0.8);
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
@@ -311,11 +198,7 @@ pub fn readme_table() -> String {
             words if words.contains([' ', '`']) => words.to_owned(),
             value => format!("`{value}`"),
         };
-        let from_file = if setting.is_secret {
-            format!(" or `{}_FILE`", setting.env)
-        } else {
-            String::new()
-        };
+        let from_file = if setting.is_secret { format!(" or `{}_FILE`", setting.env) } else { String::new() };
         // Writing to a string cannot fail.
         writeln!(
             table,
@@ -334,16 +217,9 @@ pub(super) fn help() -> String {
          In both cases EMAIL_<VARIABLE> overrides. Durations: 500ms, 30s, 1m, 24h, 7d. Sizes: 512KiB, 20MiB.\n",
     );
     for setting in SETTINGS {
-        let default = if setting.default.is_empty() {
-            String::new()
-        } else {
-            format!(" [{}]", setting.default)
-        };
-        let from_file = if setting.is_secret {
-            format!(" (or {}_FILE)", setting.env)
-        } else {
-            String::new()
-        };
+        let default =
+            if setting.default.is_empty() { String::new() } else { format!(" [{}]", setting.default) };
+        let from_file = if setting.is_secret { format!(" (or {}_FILE)", setting.env) } else { String::new() };
         let text = format!("{}{default}", setting.meaning);
         writeln!(help, "\n  {}{from_file}  {}", setting.env, setting.key).unwrap_or_default();
         for line in wrap(&text, 90) {

@@ -27,14 +27,9 @@ pub fn parse(
         .long("check")
         .action(ArgAction::SetTrue)
         .help("Check the settings, the queue, the relay and the templates, print what was found, and exit");
-    let command = Command::new(name)
-        .about(about)
-        .version(env!("CARGO_PKG_VERSION"))
-        .arg(check);
+    let command = Command::new(name).about(about).version(env!("CARGO_PKG_VERSION")).arg(check);
     match command.after_help(catalogue::help()).try_get_matches_from(args) {
-        Ok(matches) => Ok(Cli {
-            check: matches.get_flag("check"),
-        }),
+        Ok(matches) => Ok(Cli { check: matches.get_flag("check") }),
         Err(asked) => {
             // A terminal that is gone needs no help.
             asked.print().unwrap_or_default();

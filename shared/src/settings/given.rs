@@ -58,18 +58,11 @@ fn from_environment(prefix: &str, env: &[(String, String)], all: &mut AllGiven, 
         Ok(read) => read,
         Err(error) => return faults.push(format!("the environment cannot be read: {error}")),
     };
-    let mut names: Vec<_> = read
-        .into_iter()
-        .map(|(name, value)| (name.to_uppercase(), value))
-        .collect();
+    let mut names: Vec<_> = read.into_iter().map(|(name, value)| (name.to_uppercase(), value)).collect();
     names.sort();
     for setting in SETTINGS {
-        let value = |name: &str| {
-            names
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| value.clone())
-        };
+        let value =
+            |name: &str| names.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         let name = format!("{prefix}{}", setting.env);
         let file = format!("{}_FILE", setting.env);
         let direct = value(setting.env);
@@ -89,36 +82,22 @@ fn from_environment(prefix: &str, env: &[(String, String)], all: &mut AllGiven, 
             },
             (None, None) => continue,
         };
-        all.insert(
-            setting.key,
-            Given {
-                name,
-                value: Value::String(text),
-            },
-        );
+        all.insert(setting.key, Given { name, value: Value::String(text) });
     }
     for (name, _) in &names {
-        if NOT_BUILT
-            .iter()
-            .any(|(_, env)| name == env || (env.ends_with('_') && name.starts_with(env)))
-        {
+        if NOT_BUILT.iter().any(|(_, env)| name == env || (env.ends_with('_') && name.starts_with(env))) {
             faults.push(format!("{prefix}{name} is not supported yet; remove it"));
         } else if !prefix.is_empty() && !is_known_variable(name) {
             let suggestion = nearest(name, SETTINGS.iter().map(|setting| setting.env));
-            faults.push(unknown(
-                &format!("{prefix}{name}"),
-                suggestion.map(|name| format!("{prefix}{name}")),
-            ));
+            faults
+                .push(unknown(&format!("{prefix}{name}"), suggestion.map(|name| format!("{prefix}{name}"))));
         }
     }
 }
 
 fn is_known_variable(name: &str) -> bool {
-    let secret_file = || {
-        name.strip_suffix("_FILE")
-            .and_then(Setting::by_env)
-            .is_some_and(|setting| setting.is_secret)
-    };
+    let secret_file =
+        || name.strip_suffix("_FILE").and_then(Setting::by_env).is_some_and(|setting| setting.is_secret);
     Setting::by_env(name).is_some() || secret_file()
 }
 
@@ -131,22 +110,13 @@ fn unknown(name: &str, suggestion: Option<String>) -> String {
 
 fn secret_from(path: &str) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let text = text
-        .strip_suffix('\n')
-        .map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() {
-        Err("the file is empty".into())
-    } else {
-        Ok(text.to_owned())
-    }
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() { Err("the file is empty".into()) } else { Ok(text.to_owned()) }
 }
 
 fn from_file(path: &Path, all: &mut AllGiven, faults: &mut Vec<String>) {
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or_default()
-        .to_lowercase();
+    let extension =
+        path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
     let format = match extension.as_str() {
         "yaml" | "yml" => config::FileFormat::Yaml,
         "toml" => config::FileFormat::Toml,
@@ -165,10 +135,7 @@ fn from_file(path: &Path, all: &mut AllGiven, faults: &mut Vec<String>) {
         .and_then(config::Config::try_deserialize::<Value>);
     match read {
         Ok(Value::Object(root)) => flatten("", root, all, faults),
-        Ok(_) => faults.push(format!(
-            "CONFIG_FILE = {:?}: keys and values are expected",
-            path.display()
-        )),
+        Ok(_) => faults.push(format!("CONFIG_FILE = {:?}: keys and values are expected", path.display())),
         Err(error) => faults.push(format!("CONFIG_FILE = {:?}: {error}", path.display())),
     }
 }
@@ -192,22 +159,10 @@ fn flatten(
             faults.push(format!("{key} is not supported yet; remove it"));
             continue;
         }
-        let secret = key
-            .strip_suffix("_file")
-            .and_then(Setting::by_key)
-            .filter(|setting| setting.is_secret);
+        let secret = key.strip_suffix("_file").and_then(Setting::by_key).filter(|setting| setting.is_secret);
         match (Setting::by_key(&key), value) {
             (Some(setting), value) => {
-                if all
-                    .insert(
-                        setting.key,
-                        Given {
-                            name: key.clone(),
-                            value,
-                        },
-                    )
-                    .is_some()
-                {
+                if all.insert(setting.key, Given { name: key.clone(), value }).is_some() {
                     faults.push(format!("{key} and {key}_file are both set; one is allowed"));
                 }
             }
@@ -218,10 +173,7 @@ fn flatten(
                 };
                 match text {
                     Ok(text) => {
-                        let given = Given {
-                            name: key.clone(),
-                            value: Value::String(text),
-                        };
+                        let given = Given { name: key.clone(), value: Value::String(text) };
                         if all.insert(setting.key, given).is_some() {
                             faults.push(format!("{} and {key} are both set; one is allowed", setting.key));
                         }

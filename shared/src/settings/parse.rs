@@ -86,10 +86,7 @@ fn smtp(read: &mut Reader<'_>, max_workers: usize) -> Smtp {
     };
     let host = read.text("smtp.host").unwrap_or_else(|| "smtp.qq.com".into());
     if host.contains(['/', ' ', '@']) || (host.contains(':') && host.parse::<IpAddr>().is_err()) {
-        read.bad(
-            "smtp.host",
-            "a host name or an address is expected, without a scheme or a port",
-        );
+        read.bad("smtp.host", "a host name or an address is expected, without a scheme or a port");
     }
     Smtp {
         name: "default".into(),
@@ -106,12 +103,7 @@ fn smtp(read: &mut Reader<'_>, max_workers: usize) -> Smtp {
                 ("none", Tls::None),
             ],
         ),
-        ca_file: existing(
-            read,
-            "smtp.ca_file",
-            Path::is_file,
-            "a file that exists is expected",
-        ),
+        ca_file: existing(read, "smtp.ca_file", Path::is_file, "a file that exists is expected"),
         helo_name: read.text("smtp.helo_name"),
         max_connections: read.number("smtp.max_connections", max_workers, 1, 10_000),
         max_messages_per_connection: read.number("smtp.max_messages_per_connection", 100, 1, 1_000_000),
@@ -142,10 +134,7 @@ fn mail(read: &mut Reader<'_>, smtp: &Smtp) -> Option<Mail> {
         TransportKind::Smtp,
         &[("smtp", TransportKind::Smtp), ("outbox", TransportKind::Outbox)],
     );
-    let login = smtp
-        .credentials
-        .as_ref()
-        .and_then(|login| Address::parse(&login.user).ok());
+    let login = smtp.credentials.as_ref().and_then(|login| Address::parse(&login.user).ok());
     let from = match read.text("mail.from").map(|text| Mailbox::parse(&text)) {
         Some(Ok(from)) => Some(from),
         Some(Err(_)) => {
@@ -168,12 +157,9 @@ fn mail(read: &mut Reader<'_>, smtp: &Smtp) -> Option<Mail> {
     let allowed_from = match domains.as_deref() {
         Some("*") => AllowedFrom::Any,
         Some(list) => {
-            let domains = list
-                .split(',')
-                .map(|domain| Address::parse(&format!("x@{}", domain.trim())));
-            let domains: Result<Vec<_>, _> = domains
-                .map(|parsed| parsed.map(|a| a.domain().to_owned()))
-                .collect();
+            let domains = list.split(',').map(|domain| Address::parse(&format!("x@{}", domain.trim())));
+            let domains: Result<Vec<_>, _> =
+                domains.map(|parsed| parsed.map(|a| a.domain().to_owned())).collect();
             AllowedFrom::Domains(domains.unwrap_or_else(|_| {
                 read.bad("mail.allowed_from", "domains are expected, comma-separated, or *");
                 Vec::new()
@@ -181,11 +167,7 @@ fn mail(read: &mut Reader<'_>, smtp: &Smtp) -> Option<Mail> {
         }
         None => AllowedFrom::Domains(vec![from.address.domain().to_owned()]),
     };
-    Some(Mail {
-        from,
-        allowed_from,
-        transport,
-    })
+    Some(Mail { from, allowed_from, transport })
 }
 
 fn listen(read: &mut Reader<'_>, host: &'static str, port: &'static str, default: u16) -> Listen {
@@ -210,10 +192,7 @@ fn auth(read: &mut Reader<'_>, listen: &Listen) -> Auth {
         Ok(keys) => keys,
         Err(allowed) => {
             read.bad("auth.api_keys", &allowed);
-            return Auth {
-                keys: Vec::new(),
-                disabled,
-            };
+            return Auth { keys: Vec::new(), disabled };
         }
     };
     if keys.is_empty() && !disabled && !listen.is_loopback() {
@@ -236,10 +215,7 @@ fn api_keys(read: &Reader<'_>) -> Result<Vec<ApiKey>, String> {
         if keys[..n].iter().any(|other| other.name == key.name) {
             return Err(format!("the name {:?} is there twice", key.name));
         }
-        if keys[..n]
-            .iter()
-            .any(|other| other.key.expose_secret() == key.key.expose_secret())
-        {
+        if keys[..n].iter().any(|other| other.key.expose_secret() == key.key.expose_secret()) {
             return Err(format!("{:?} has the same key as another", key.name));
         }
     }
@@ -249,9 +225,7 @@ fn api_keys(read: &Reader<'_>) -> Result<Vec<ApiKey>, String> {
 fn key_from_text(text: &str) -> Result<ApiKey, String> {
     let mut parts = text.splitn(3, ':');
     let (name, key) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let scopes = parts
-        .next()
-        .map(|scopes| scopes.split('+').map(str::to_owned).collect());
+    let scopes = parts.next().map(|scopes| scopes.split('+').map(str::to_owned).collect());
     api_key(name, key, scopes)
 }
 
@@ -259,12 +233,9 @@ fn key_from_object(value: &Value) -> Result<ApiKey, String> {
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
     let scopes = match value.get("scopes") {
         None | Some(Value::Null) => None,
-        Some(Value::Array(scopes)) => Some(
-            scopes
-                .iter()
-                .map(|s| s.as_str().unwrap_or_default().to_owned())
-                .collect(),
-        ),
+        Some(Value::Array(scopes)) => {
+            Some(scopes.iter().map(|s| s.as_str().unwrap_or_default().to_owned()).collect())
+        }
         Some(_) => return Err("scopes: a list is expected".into()),
     };
     api_key(text("name"), text("key"), scopes)
@@ -288,25 +259,17 @@ fn api_key(name: &str, key: &str, scopes: Option<Vec<String>>) -> Result<ApiKey,
     };
     let scopes = scopes.filter(|scopes| !scopes.is_empty());
     let scopes = scopes.ok_or_else(|| format!("the scopes of {name:?}: send, read and admin are allowed"))?;
-    Ok(ApiKey {
-        name: name.to_owned(),
-        key: SecretString::from(key.to_owned()),
-        scopes,
-    })
+    Ok(ApiKey { name: name.to_owned(), key: SecretString::from(key.to_owned()), scopes })
 }
 
 fn queue(read: &mut Reader<'_>) -> QueueSettings {
-    let backend = read.parsed("queue.type", Backend::Memory, |text| {
-        match text.to_lowercase().as_str() {
-            "memory" => Ok(Backend::Memory),
-            "redis" | "nats" => Err("not supported yet; memory is".into()),
-            _ => Err("memory is expected".into()),
-        }
+    let backend = read.parsed("queue.type", Backend::Memory, |text| match text.to_lowercase().as_str() {
+        "memory" => Ok(Backend::Memory),
+        "redis" | "nats" => Err("not supported yet; memory is".into()),
+        _ => Err("memory is expected".into()),
     });
     let name = read.parsed("queue.name", "emailer".to_owned(), |text| {
-        let is_plain = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         if is_plain && text.len() <= 64 {
             Ok(text.to_owned())
         } else {
@@ -326,11 +289,7 @@ fn queue(read: &mut Reader<'_>) -> QueueSettings {
         failed_retention: read.duration("jobs.failed_retention", 7 * DAY),
         retain: read.number("jobs.retain", 100_000, 0, 100_000_000),
     };
-    QueueSettings {
-        backend,
-        name,
-        limits,
-    }
+    QueueSettings { backend, name, limits }
 }
 
 fn retry(read: &mut Reader<'_>) -> RetryPolicy {
@@ -346,19 +305,12 @@ fn retry(read: &mut Reader<'_>) -> RetryPolicy {
 
 fn templates(read: &mut Reader<'_>) -> Templates {
     let dir = if read.given("templates.dir").is_some() {
-        existing(
-            read,
-            "templates.dir",
-            Path::is_dir,
-            "a folder that exists is expected",
-        )
+        existing(read, "templates.dir", Path::is_dir, "a folder that exists is expected")
     } else {
         Some(PathBuf::from(SHIPPED)).filter(|dir| dir.is_dir())
     };
     let default_locale = read.parsed("templates.default_locale", "en".to_owned(), |text| {
-        let is_tag = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        let is_tag = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         if is_tag {
             Ok(text.to_owned())
         } else {
@@ -378,22 +330,15 @@ fn log(read: &mut Reader<'_>) -> Log {
         let is_filter = tracing_subscriber::EnvFilter::try_new(&level).is_ok();
         let is_word = level.bytes().all(|b| b.is_ascii_alphabetic());
         if is_filter
-            && (!is_word
-                || matches!(
-                    level.as_str(),
-                    "trace" | "debug" | "info" | "warn" | "error" | "off"
-                ))
+            && (!is_word || matches!(level.as_str(), "trace" | "debug" | "info" | "warn" | "error" | "off"))
         {
             Ok(level)
         } else {
             Err("DEBUG, INFO, WARNING, ERROR or a filter such as worker=debug,info is expected".into())
         }
     });
-    let format = read.choice(
-        "log.format",
-        LogFormat::Text,
-        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-    );
+    let format =
+        read.choice("log.format", LogFormat::Text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     Log { filter, format }
 }
 

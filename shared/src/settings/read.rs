@@ -84,10 +84,7 @@ impl<'a> Reader<'a> {
         T: std::str::FromStr + PartialOrd + Display + Copy,
     {
         self.parsed(key, default, |text| {
-            let number = text
-                .parse::<T>()
-                .ok()
-                .filter(|number| (min..=max).contains(number));
+            let number = text.parse::<T>().ok().filter(|number| (min..=max).contains(number));
             number.ok_or_else(|| format!("a number from {min} to {max} is expected"))
         })
     }
@@ -103,10 +100,8 @@ impl<'a> Reader<'a> {
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
         self.parsed(key, default, |text| {
-            let found = words
-                .iter()
-                .find(|(word, _)| word.eq_ignore_ascii_case(text))
-                .map(|(_, value)| *value);
+            let found =
+                words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value);
             found.ok_or_else(|| {
                 let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
                 format!("one of {} is expected", words.join(", "))
@@ -118,14 +113,7 @@ impl<'a> Reader<'a> {
         self.choice(
             key,
             false,
-            &[
-                ("true", true),
-                ("false", false),
-                ("1", true),
-                ("0", false),
-                ("yes", true),
-                ("no", false),
-            ],
+            &[("true", true), ("false", false), ("1", true), ("0", false), ("yes", true), ("no", false)],
         )
     }
 

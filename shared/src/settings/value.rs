@@ -16,12 +16,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| ALLOWED.to_owned())?;
     // A thousand years are enough, and leave room to add.
-    let total = number
-        .checked_mul(millis)
-        .filter(|total| *total <= 365_000 * 86_400_000);
-    total
-        .map(Duration::from_millis)
-        .ok_or_else(|| "at most 365000d is allowed".into())
+    let total = number.checked_mul(millis).filter(|total| *total <= 365_000 * 86_400_000);
+    total.map(Duration::from_millis).ok_or_else(|| "at most 365000d is allowed".into())
 }
 
 /// A size in bytes: a number, alone or with `KiB`, `MiB` or `GiB`.
@@ -60,29 +56,15 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1.5s",
-            "1 week",
-            "99999999999999999999s",
-            "999999999d",
-            "1S",
-        ] {
+        for bad in ["", "5", "s", "-1s", "1.5s", "1 week", "99999999999999999999s", "999999999d", "1S"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [
-            ("10", 10),
-            ("512KiB", 524_288),
-            ("20MiB", 20_971_520),
-            ("20 MiB", 20_971_520),
-        ] {
+        for (text, bytes) in [("10", 10), ("512KiB", 524_288), ("20MiB", 20_971_520), ("20 MiB", 20_971_520)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for bad in ["", "MiB", "20MB", "-1", "99999999999GiB"] {

@@ -53,10 +53,7 @@ impl Bundle {
             }
             sources.insert(id, source.clone());
         }
-        Ok(Self {
-            template: template.to_owned(),
-            sources,
-        })
+        Ok(Self { template: template.to_owned(), sources })
     }
 
     /// Its name.
@@ -80,10 +77,7 @@ impl Bundle {
 }
 
 fn companion(template: &str, extension: &str) -> String {
-    format!(
-        "{}.{extension}",
-        template.strip_suffix(".html").unwrap_or(template)
-    )
+    format!("{}.{extension}", template.strip_suffix(".html").unwrap_or(template))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -119,11 +113,7 @@ fn references(id: &str, source: &str) -> Result<Vec<Reference>, RenderError> {
         let may_miss = rest.contains("ignore missing") || rest.trim_start().starts_with('[');
         while let Some(name) = LITERAL.captures(rest) {
             if let Some(text) = name.get(1).or_else(|| name.get(2)) {
-                found.push(Reference {
-                    id: text.as_str().to_owned(),
-                    line,
-                    may_miss,
-                });
+                found.push(Reference { id: text.as_str().to_owned(), line, may_miss });
             }
             rest = &rest[name.get(0).map_or(rest.len(), |m| m.end())..];
         }
@@ -143,10 +133,7 @@ mod tests {
     use super::*;
 
     fn folder(files: &[(&str, &str)]) -> BTreeMap<String, String> {
-        files
-            .iter()
-            .map(|(id, source)| ((*id).to_owned(), (*source).to_owned()))
-            .collect()
+        files.iter().map(|(id, source)| ((*id).to_owned(), (*source).to_owned())).collect()
     }
 
     #[test]
@@ -165,17 +152,7 @@ mod tests {
         ]);
         let bundle = Bundle::collect("en/a.html", &folder).unwrap();
         let ids: Vec<&str> = bundle.sources.keys().map(String::as_str).collect();
-        assert_eq!(
-            ids,
-            [
-                "_base.html",
-                "_foot.html",
-                "_head.html",
-                "_macros.txt",
-                "en/a.html",
-                "en/a.txt"
-            ]
-        );
+        assert_eq!(ids, ["_base.html", "_foot.html", "_head.html", "_macros.txt", "en/a.html", "en/a.txt"]);
     }
 
     #[test]
@@ -186,11 +163,7 @@ mod tests {
             ("{% extends x + '.html' %}", 1),
         ] {
             let error = Bundle::collect("a.html", &folder(&[("a.html", source)])).unwrap_err();
-            assert_eq!(
-                (error.template.as_str(), error.line),
-                ("a.html", Some(line)),
-                "{error}"
-            );
+            assert_eq!((error.template.as_str(), error.line), ("a.html", Some(line)), "{error}");
         }
     }
 

@@ -60,21 +60,11 @@ pub struct RenderError {
 
 impl RenderError {
     pub(super) fn in_source(template: &str, line: usize, message: String) -> Self {
-        Self {
-            template: template.to_owned(),
-            line: Some(line),
-            undefined: None,
-            message,
-        }
+        Self { template: template.to_owned(), line: Some(line), undefined: None, message }
     }
 
     fn subject(template: &str, message: &str) -> Self {
-        Self {
-            template: template.to_owned(),
-            line: None,
-            undefined: None,
-            message: message.to_owned(),
-        }
+        Self { template: template.to_owned(), line: None, undefined: None, message: message.to_owned() }
     }
 
     fn new(template: &str, error: &minijinja::Error) -> Self {
@@ -85,24 +75,15 @@ impl RenderError {
         {
             inner = source;
         }
-        let undefined = (inner.kind() == ErrorKind::UndefinedError)
-            .then(|| variable(inner))
-            .flatten();
+        let undefined = (inner.kind() == ErrorKind::UndefinedError).then(|| variable(inner)).flatten();
         let too_large = std::error::Error::source(inner).is_some_and(|e| e.to_string() == TOO_LARGE);
         let message = match (&undefined, inner.kind()) {
             (Some(name), _) => format!("{name} is not defined"),
             (None, ErrorKind::OutOfFuel) => "takes too much work to render".to_owned(),
             _ if too_large => TOO_LARGE.to_owned(),
-            _ => inner
-                .detail()
-                .map_or_else(|| inner.kind().to_string(), ToOwned::to_owned),
+            _ => inner.detail().map_or_else(|| inner.kind().to_string(), ToOwned::to_owned),
         };
-        Self {
-            template: inner.name().unwrap_or(template).to_owned(),
-            line: inner.line(),
-            undefined,
-            message,
-        }
+        Self { template: inner.name().unwrap_or(template).to_owned(), line: inner.line(), undefined, message }
     }
 }
 
@@ -121,11 +102,7 @@ impl Compiled {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment.set_auto_escape_callback(|name| {
-            if super::is_html(name) {
-                AutoEscape::Html
-            } else {
-                AutoEscape::None
-            }
+            if super::is_html(name) { AutoEscape::Html } else { AutoEscape::None }
         });
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(DEPTH);
@@ -136,13 +113,7 @@ impl Compiled {
                 .map_err(|error| RenderError::new(id, &error))?;
         }
         let (text, subject) = (bundle.companion("txt"), bundle.companion("subject"));
-        Ok(Self {
-            hash: bundle.hash(),
-            bundle,
-            environment,
-            text,
-            subject,
-        })
+        Ok(Self { hash: bundle.hash(), bundle, environment, text, subject })
     }
 
     /// The sources.
@@ -178,10 +149,7 @@ impl Compiled {
         let values = match overlay {
             None => minijinja::value::Serde(data).into(),
             Some(overlay) => {
-                let merged = data
-                    .iter()
-                    .filter(|(key, _)| !overlay.contains_key(*key))
-                    .chain(overlay);
+                let merged = data.iter().filter(|(key, _)| !overlay.contains_key(*key)).chain(overlay);
                 minijinja::value::Serde(merged.collect::<std::collections::BTreeMap<_, _>>()).into()
             }
         };
@@ -193,10 +161,7 @@ impl Compiled {
             }
             (None, Some(id)) => checked(id, &self.part(id, &values)?)?,
             (None, None) => {
-                return Err(RenderError::subject(
-                    SUBJECT,
-                    "neither the request nor the template has one",
-                ));
+                return Err(RenderError::subject(SUBJECT, "neither the request nor the template has one"));
             }
         };
         let html = self.part(&self.bundle.template, &values)?;
@@ -205,10 +170,7 @@ impl Compiled {
     }
 
     fn part(&self, id: &str, values: &minijinja::Value) -> Result<String, RenderError> {
-        let template = self
-            .environment
-            .get_template(id)
-            .map_err(|error| RenderError::new(id, &error))?;
+        let template = self.environment.get_template(id).map_err(|error| RenderError::new(id, &error))?;
         bounded(&template, values)
     }
 }
@@ -248,16 +210,10 @@ fn checked(template: &str, subject: &str) -> Result<String, RenderError> {
         return Err(RenderError::subject(template, "the subject is empty"));
     }
     if subject.chars().count() > SUBJECT_LIMIT {
-        return Err(RenderError::subject(
-            template,
-            "the subject has more than 998 characters",
-        ));
+        return Err(RenderError::subject(template, "the subject has more than 998 characters"));
     }
     if subject.contains(['\r', '\n', '\0']) {
-        return Err(RenderError::subject(
-            template,
-            "the subject has a line break or a NUL",
-        ));
+        return Err(RenderError::subject(template, "the subject has a line break or a NUL"));
     }
     Ok(subject.to_owned())
 }
@@ -269,10 +225,7 @@ mod tests {
     use super::*;
 
     fn compile(files: &[(&str, &str)]) -> Result<Compiled, RenderError> {
-        let folder = files
-            .iter()
-            .map(|(id, source)| ((*id).to_owned(), (*source).to_owned()))
-            .collect();
+        let folder = files.iter().map(|(id, source)| ((*id).to_owned(), (*source).to_owned())).collect();
         Compiled::try_new(Arc::new(Bundle::collect(files[0].0, &folder)?))
     }
 
@@ -285,21 +238,13 @@ mod tests {
 
     #[test]
     fn html_is_escaped_and_subject_and_text_are_not() {
-        let compiled = compile(&[
-            ("a.html", "<p>{{ x }}</p>"),
-            ("a.txt", "{{ x }}"),
-            ("a.subject", "S: {{ x }}\n"),
-        ])
-        .unwrap();
+        let compiled =
+            compile(&[("a.html", "<p>{{ x }}</p>"), ("a.txt", "{{ x }}"), ("a.subject", "S: {{ x }}\n")])
+                .unwrap();
         let rendered = compiled.render(None, &map(json!({"x": "<b>&"})), None).unwrap();
         assert_eq!(rendered.html, "<p>&lt;b&gt;&amp;</p>");
-        assert_eq!(
-            (rendered.text.as_deref(), rendered.subject.as_str()),
-            (Some("<b>&"), "S: <b>&")
-        );
-        let rendered = compiled
-            .render(Some("{{ x }} & co"), &map(json!({"x": "<"})), None)
-            .unwrap();
+        assert_eq!((rendered.text.as_deref(), rendered.subject.as_str()), (Some("<b>&"), "S: <b>&"));
+        let rendered = compiled.render(Some("{{ x }} & co"), &map(json!({"x": "<"})), None).unwrap();
         assert_eq!(rendered.subject, "< & co");
     }
 
@@ -311,20 +256,11 @@ mod tests {
         ])
         .unwrap();
         let error = compiled.render(Some("s"), &Map::new(), None).unwrap_err();
-        assert_eq!(
-            (error.undefined.as_deref(), error.line),
-            (Some("title"), Some(3)),
-            "{error}"
-        );
+        assert_eq!((error.undefined.as_deref(), error.line), (Some("title"), Some(3)), "{error}");
         assert_eq!(error.template, "a.html");
-        assert!(
-            compiled
-                .render(Some("s"), &map(json!({"title": "t"})), None)
-                .is_ok()
-        );
-        let error = compiled
-            .render(Some("{{ nobody.name }}"), &map(json!({"title": "t"})), None)
-            .unwrap_err();
+        assert!(compiled.render(Some("s"), &map(json!({"title": "t"})), None).is_ok());
+        let error =
+            compiled.render(Some("{{ nobody.name }}"), &map(json!({"title": "t"})), None).unwrap_err();
         assert_eq!(
             (error.template.as_str(), error.undefined.as_deref()),
             ("subject", Some("nobody")),
@@ -336,10 +272,7 @@ mod tests {
     fn recipient_data_lies_over_the_batch_data_at_the_top_level() {
         let compiled = compile(&[("a.html", "{{ a }} {{ b.c }}")]).unwrap();
         let (data, overlay) = (map(json!({"a": 1, "b": {"c": 1}})), map(json!({"b": {"c": 2}})));
-        assert_eq!(
-            compiled.render(Some("s"), &data, Some(&overlay)).unwrap().html,
-            "1 2"
-        );
+        assert_eq!(compiled.render(Some("s"), &data, Some(&overlay)).unwrap().html, "1 2");
     }
 
     #[test]
@@ -348,10 +281,7 @@ mod tests {
             "a.html",
             "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
         )]);
-        let error = compiled
-            .unwrap()
-            .render(Some("s"), &Map::new(), None)
-            .unwrap_err();
+        let error = compiled.unwrap().render(Some("s"), &Map::new(), None).unwrap_err();
         assert!(error.message.contains("too much work"), "{error}");
         let big = map(json!({"x": "x".repeat(100_000)}));
         let compiled = compile(&[("a.html", "{% for a in range(100) %}{{ x }}{% endfor %}")]).unwrap();
@@ -368,14 +298,8 @@ mod tests {
     #[test]
     fn rendered_subject_is_checked_again() {
         let compiled = compile(&[("a.html", "x")]).unwrap();
-        for (x, wrong) in [
-            ("a\r\nBcc: b@c.d", "line break"),
-            ("", "empty"),
-            (&"x".repeat(999), "998"),
-        ] {
-            let error = compiled
-                .render(Some("{{ x }}"), &map(json!({"x": x})), None)
-                .unwrap_err();
+        for (x, wrong) in [("a\r\nBcc: b@c.d", "line break"), ("", "empty"), (&"x".repeat(999), "998")] {
+            let error = compiled.render(Some("{{ x }}"), &map(json!({"x": x})), None).unwrap_err();
             assert!(error.message.contains(wrong), "{error}");
         }
         assert!(compiled.render(None, &Map::new(), None).is_err());

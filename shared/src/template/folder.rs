@@ -15,9 +15,7 @@ const FILES_LIMIT: usize = 10_000;
 
 /// All sources of a folder, by their path below it with `/`.
 pub(super) fn read(root: &Path) -> Result<BTreeMap<String, String>, String> {
-    let canonical = root
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}", root.display()))?;
+    let canonical = root.canonicalize().map_err(|error| format!("{}: {error}", root.display()))?;
     let mut sources = BTreeMap::new();
     walk(&canonical, &canonical, "", 0, &mut sources)?;
     Ok(sources)
@@ -43,10 +41,8 @@ fn walk(
             continue;
         }
         // A link may lead elsewhere in the folder (so Kubernetes mounts a ConfigMap), never out of it.
-        let path = entry
-            .path()
-            .canonicalize()
-            .map_err(|error| format!("{}: {error}", entry.path().display()))?;
+        let path =
+            entry.path().canonicalize().map_err(|error| format!("{}: {error}", entry.path().display()))?;
         if !path.starts_with(root) {
             return Err(format!("{}: leads out of the folder", entry.path().display()));
         }
@@ -61,17 +57,12 @@ fn walk(
             if into.len() == FILES_LIMIT {
                 return Err(format!("more than {FILES_LIMIT} templates"));
             }
-            into.insert(
-                id.clone(),
-                fs::read_to_string(&path).map_err(|error| format!("{id}: {error}"))?,
-            );
+            into.insert(id.clone(), fs::read_to_string(&path).map_err(|error| format!("{id}: {error}"))?);
         }
     }
     Ok(())
 }
 
 fn is_source(name: &str) -> bool {
-    [".html", ".txt", ".subject"]
-        .iter()
-        .any(|extension| name.ends_with(extension))
+    [".html", ".txt", ".subject"].iter().any(|extension| name.ends_with(extension))
 }

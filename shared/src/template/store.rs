@@ -81,13 +81,8 @@ impl TemplateStore {
         if is_template(&id) {
             return templates.get(&id).cloned();
         }
-        let locales = locale
-            .into_iter()
-            .flat_map(fallbacks)
-            .chain(fallbacks(&self.default_locale));
-        locales
-            .map(|locale| format!("{locale}/{id}.html"))
-            .find_map(|id| templates.get(&id).cloned())
+        let locales = locale.into_iter().flat_map(fallbacks).chain(fallbacks(&self.default_locale));
+        locales.map(|locale| format!("{locale}/{id}.html")).find_map(|id| templates.get(&id).cloned())
     }
 
     /// Reads the folder again whenever it changes, until the guard is dropped. A broken edit is logged and changes
@@ -108,9 +103,7 @@ impl TemplateStore {
             }
         })
         .map_err(failed)?;
-        watcher
-            .watch(dir, notify::RecursiveMode::Recursive)
-            .map_err(failed)?;
+        watcher.watch(dir, notify::RecursiveMode::Recursive).map_err(failed)?;
         let store = Arc::clone(self);
         std::thread::spawn(move || {
             while changes.recv().is_ok() {
@@ -161,10 +154,7 @@ fn built_in() -> BTreeMap<String, String> {
         "zh/notification_email.txt",
         "zh/notification_email.subject"
     ];
-    files
-        .into_iter()
-        .map(|(id, source)| (id.to_owned(), source.to_owned()))
-        .collect()
+    files.into_iter().map(|(id, source)| (id.to_owned(), source.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -210,9 +200,7 @@ mod tests {
                 assert!(rendered.text.unwrap().contains("标题 <1>"));
                 assert_eq!(rendered.html.contains("订单"), extra.is_object());
             }
-            let error = compiled
-                .render(None, &data(json!({"title": "t"})), None)
-                .unwrap_err();
+            let error = compiled.render(None, &data(json!({"title": "t"})), None).unwrap_err();
             assert_eq!(error.undefined.as_deref(), Some("message"));
         }
     }
@@ -236,20 +224,14 @@ mod tests {
             ("zh/a.html", Some("en"), Some("zh/a.html")),
             ("b", None, None),
         ] {
-            let template = store
-                .find(id, locale)
-                .map(|compiled| compiled.bundle().template.clone());
+            let template = store.find(id, locale).map(|compiled| compiled.bundle().template.clone());
             assert_eq!(template.as_deref(), found, "{id} {locale:?}");
         }
     }
 
     #[test]
     fn nothing_outside_of_the_folder_can_be_named() {
-        let dir = folder(&[
-            ("in/en/a.html", "x"),
-            ("in/en/_part.html", "x"),
-            ("out.html", "secret"),
-        ]);
+        let dir = folder(&[("in/en/a.html", "x"), ("in/en/_part.html", "x"), ("out.html", "secret")]);
         let inside = dir.path().join("in");
         let store = TemplateStore::open(Some(&inside), "en").unwrap();
         for id in [
@@ -284,10 +266,7 @@ mod tests {
         let kept = store.find("a", None).unwrap();
         let watching = store.watch().unwrap();
         let shows = |text: &str| {
-            let rendered = store
-                .find("a", None)
-                .unwrap()
-                .render(Some("s"), &Map::new(), None);
+            let rendered = store.find("a", None).unwrap().render(Some("s"), &Map::new(), None);
             rendered.is_ok_and(|rendered| rendered.html == text)
         };
         let wait_for = |done: &dyn Fn() -> bool| {

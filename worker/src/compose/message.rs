@@ -46,37 +46,20 @@ pub(super) fn build(delivery: &Delivery, parts: &Parts<'_>) -> Result<Letter, No
             MimePart::new(kind, BodyPart::Multipart(vec![part("text/plain", plain), html]))
         }
     };
-    let source = message
-        .body(body)
-        .write_to_string()
-        .map_err(|error| super::not_built(error.to_string()))?;
+    let source = message.body(body).write_to_string().map_err(|error| super::not_built(error.to_string()))?;
     let people = [Some(from), Some(to), content.reply_to.as_ref()];
-    let smtputf8 = people
-        .into_iter()
-        .flatten()
-        .any(|mailbox| mailbox.address.needs_smtputf8());
-    Ok(Letter {
-        from: from.address.clone(),
-        to: to.address.clone(),
-        source,
-        smtputf8,
-    })
+    let smtputf8 = people.into_iter().flatten().any(|mailbox| mailbox.address.needs_smtputf8());
+    Ok(Letter { from: from.address.clone(), to: to.address.clone(), source, smtputf8 })
 }
 
 fn part<'a>(kind: &'static str, text: &'a str) -> MimePart<'a> {
-    MimePart::new(
-        ContentType::new(kind).attribute("charset", "utf-8"),
-        BodyPart::Text(lines(text)),
-    )
+    MimePart::new(ContentType::new(kind).attribute("charset", "utf-8"), BodyPart::Text(lines(text)))
 }
 
 /// Line ends as the encoder expects them; RFC 5322 §2.3 allows neither a lone CR nor a NUL.
 fn lines(text: &str) -> std::borrow::Cow<'_, str> {
     if text.contains(['\r', '\0']) {
-        text.replace("\r\n", "\n")
-            .replace('\r', "\n")
-            .replace('\0', "")
-            .into()
+        text.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "").into()
     } else {
         text.into()
     }
@@ -101,11 +84,7 @@ fn text(name: &str, value: &str) -> HeaderType<'static> {
         && value.bytes().all(|b| (b' '..=b'~').contains(&b))
         && !value.contains("=?")
         && value.trim() == value;
-    if fits {
-        Raw::new(folded(value, room)).into()
-    } else {
-        Raw::new(encoded_words(value, room)).into()
-    }
+    if fits { Raw::new(folded(value, room)).into() } else { Raw::new(encoded_words(value, room)).into() }
 }
 
 /// Breaks a value at its spaces.

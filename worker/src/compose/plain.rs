@@ -16,9 +16,7 @@ pub(super) fn from_html(html: &str) -> String {
         return String::new();
     }
     let convert = html2text::config::plain().no_table_borders().link_footnotes(true);
-    convert
-        .string_from_read(html.as_bytes(), WIDTH)
-        .unwrap_or_default()
+    convert.string_from_read(html.as_bytes(), WIDTH).unwrap_or_default()
 }
 
 /// At least the depth of the document's elements: every opening tag counts that no closing one has answered.
@@ -43,10 +41,7 @@ const VOID: [&str; 19] = [
 ];
 
 fn is_void(tag: &[u8]) -> bool {
-    let len = tag
-        .iter()
-        .position(|c| !c.is_ascii_alphanumeric())
-        .unwrap_or(tag.len());
+    let len = tag.iter().position(|c| !c.is_ascii_alphanumeric()).unwrap_or(tag.len());
     let Ok(name) = std::str::from_utf8(&tag[..len]) else {
         return false;
     };

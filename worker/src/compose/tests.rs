@@ -13,15 +13,9 @@ use super::*;
 
 fn delivery(content: Content, to: &str) -> Delivery {
     Delivery {
-        job: JobId {
-            batch: BatchId::parse("06k3trf1lvq2v5q9q0q0q0q0qg").unwrap(),
-            index: 3,
-        },
+        job: JobId { batch: BatchId::parse("06k3trf1lvq2v5q9q0q0q0q0qg").unwrap(), index: 3 },
         receipt: Receipt(1, 0),
-        recipient: Recipient {
-            mailbox: Mailbox::parse(to).unwrap(),
-            data: None,
-        },
+        recipient: Recipient { mailbox: Mailbox::parse(to).unwrap(), data: None },
         priority: Priority::Normal,
         attempt: 1,
         max_attempts: 4,
@@ -51,10 +45,7 @@ fn assert_goes_over_the_wire(letter: &Letter) {
     assert!(letter.source.ends_with("\r\n"));
     assert!(letter.smtputf8 || letter.source.is_ascii());
     for line in letter.source.split("\r\n") {
-        assert!(
-            line.len() <= 998 && !line.contains(['\r', '\n', '\0']),
-            "{line:?}"
-        );
+        assert!(line.len() <= 998 && !line.contains(['\r', '\n', '\0']), "{line:?}");
     }
 }
 
@@ -62,50 +53,27 @@ fn assert_goes_over_the_wire(letter: &Letter) {
 fn chinese_mail_is_read_back_as_it_was_written() {
     let subject = "【重要】您的订单已发货，请注意查收。感谢您的支持与信任，祝您生活愉快！".repeat(3);
     let html = "<h1>你好，世界</h1><p>查看 <a href=\"https://example.com/订单\">订单</a></p>";
-    let letter = Composer::default()
-        .compose(&delivery(content(&subject, html), "王伟 <wang@例子.中国>"))
-        .unwrap();
+    let letter =
+        Composer::default().compose(&delivery(content(&subject, html), "王伟 <wang@例子.中国>")).unwrap();
     assert_goes_over_the_wire(&letter);
     let message = MessageParser::new().parse(letter.source.as_bytes()).unwrap();
     assert_eq!(message.subject(), Some(subject.as_str()));
     let from = message.from().unwrap().first().unwrap();
-    assert_eq!(
-        (from.name(), from.address()),
-        (Some("通知"), Some("noreply@example.com"))
-    );
-    assert_eq!(
-        message.to().unwrap().first().unwrap().address(),
-        Some("wang@xn--fsqu00a.xn--fiqs8s")
-    );
-    assert_eq!(
-        message.message_id(),
-        Some("06k3trf1lvq2v5q9q0q0q0q0qg-3@example.com")
-    );
+    assert_eq!((from.name(), from.address()), (Some("通知"), Some("noreply@example.com")));
+    assert_eq!(message.to().unwrap().first().unwrap().address(), Some("wang@xn--fsqu00a.xn--fiqs8s"));
+    assert_eq!(message.message_id(), Some("06k3trf1lvq2v5q9q0q0q0q0qg-3@example.com"));
     assert_eq!(message.date().unwrap().to_rfc3339(), "2026-11-24T01:00:00Z");
     assert_eq!(message.body_html(0).as_deref().map(str::trim), Some(html));
     let plain = message.body_text(0).unwrap();
-    assert!(
-        plain.contains("你好，世界") && plain.contains("https://example.com/"),
-        "{plain}"
-    );
-    assert_eq!(
-        message.root_part().content_type().unwrap().subtype(),
-        Some("alternative")
-    );
+    assert!(plain.contains("你好，世界") && plain.contains("https://example.com/"), "{plain}");
+    assert_eq!(message.root_part().content_type().unwrap().subtype(), Some("alternative"));
 }
 
 #[test]
 fn same_delivery_gives_the_same_bytes() {
     let one = delivery(content("s", "<p>x</p>"), "a@b.c");
-    let again = Delivery {
-        attempt: 3,
-        receipt: Receipt(9, 9),
-        ..one.clone()
-    };
-    assert_eq!(
-        Composer::default().compose(&one).unwrap(),
-        Composer::default().compose(&again).unwrap()
-    );
+    let again = Delivery { attempt: 3, receipt: Receipt(9, 9), ..one.clone() };
+    assert_eq!(Composer::default().compose(&one).unwrap(), Composer::default().compose(&again).unwrap());
 }
 
 #[test]
@@ -113,26 +81,16 @@ fn date_is_the_later_of_acceptance_and_send_at() {
     let mut later = delivery(content("s", "x"), "a@b.c");
     later.send_at = Some(Timestamp::parse("2026-12-01T00:00:00Z").unwrap());
     let letter = Composer::default().compose(&later).unwrap();
-    assert!(
-        letter.source.contains("Date: Tue, 1 Dec 2026 00:00:00 +0000\r\n"),
-        "{}",
-        letter.source
-    );
+    assert!(letter.source.contains("Date: Tue, 1 Dec 2026 00:00:00 +0000\r\n"), "{}", letter.source);
 }
 
 #[test]
 fn plain_part_is_made_given_or_left_out() {
     let compose = |text: PlainPart| {
-        let content = Content {
-            text,
-            ..content("s", "<p>bold</p>")
-        };
+        let content = Content { text, ..content("s", "<p>bold</p>") };
         Composer::default().compose(&delivery(content, "a@b.c")).unwrap()
     };
-    for (text, expected) in [
-        (PlainPart::Made, "bold"),
-        (PlainPart::Given("given".into()), "given"),
-    ] {
+    for (text, expected) in [(PlainPart::Made, "bold"), (PlainPart::Given("given".into()), "given")] {
         let letter = compose(text);
         let message = MessageParser::new().parse(letter.source.as_bytes()).unwrap();
         assert_eq!(message.body_text(0).unwrap().trim(), expected);
@@ -144,34 +102,18 @@ fn plain_part_is_made_given_or_left_out() {
 #[test]
 fn only_an_address_beyond_ascii_asks_for_smtputf8() {
     let composer = Composer::default();
-    assert!(
-        !composer
-            .compose(&delivery(content("主题", "正文"), "a@例子.中国"))
-            .unwrap()
-            .smtputf8
-    );
-    let letter = composer
-        .compose(&delivery(content("s", "x"), "用户@例子.中国"))
-        .unwrap();
+    assert!(!composer.compose(&delivery(content("主题", "正文"), "a@例子.中国")).unwrap().smtputf8);
+    let letter = composer.compose(&delivery(content("s", "x"), "用户@例子.中国")).unwrap();
     assert!(letter.smtputf8 && letter.source.contains("用户@xn--fsqu00a.xn--fiqs8s"));
 }
 
 #[test]
 fn template_is_rendered_from_its_bundle_with_the_recipients_data() {
     let sources = BTreeMap::from([("a.html".to_owned(), "<p>{{ name }} {{ n }}</p>".to_owned())]);
-    let bundle = Bundle {
-        template: "a.html".into(),
-        sources,
-    };
+    let bundle = Bundle { template: "a.html".into(), sources };
     let mut one = delivery(content("Hi {{ name }}", ""), "a@b.c");
-    let body = Body::Template {
-        bundle: bundle.hash(),
-        data: json!({"n": 1}).as_object().unwrap().clone(),
-    };
-    one.content = Arc::new(Content {
-        body,
-        ..(*one.content).clone()
-    });
+    let body = Body::Template { bundle: bundle.hash(), data: json!({"n": 1}).as_object().unwrap().clone() };
+    one.content = Arc::new(Content { body, ..(*one.content).clone() });
     one.bundle = Some(Arc::new(bundle));
     let composer = Composer::default();
     let error = composer.compose(&one).unwrap_err();
@@ -183,10 +125,7 @@ fn template_is_rendered_from_its_bundle_with_the_recipients_data() {
     one.recipient.data = Some(json!({"name": "Wei"}).as_object().unwrap().clone());
     let letter = composer.compose(&one).unwrap();
     let message = MessageParser::new().parse(letter.source.as_bytes()).unwrap();
-    assert_eq!(
-        (message.subject(), message.body_html(0).unwrap().trim()),
-        (Some("Hi Wei"), "<p>Wei 1</p>")
-    );
+    assert_eq!((message.subject(), message.body_html(0).unwrap().trim()), (Some("Hi Wei"), "<p>Wei 1</p>"));
 }
 
 #[test]
@@ -197,9 +136,7 @@ fn hostile_html_neither_hangs_nor_overflows() {
         "<b".repeat(300_000),
         "&".repeat(1_000_000),
     ] {
-        let letter = Composer::default()
-            .compose(&delivery(content("s", &html), "a@b.c"))
-            .unwrap();
+        let letter = Composer::default().compose(&delivery(content("s", &html), "a@b.c")).unwrap();
         assert_goes_over_the_wire(&letter);
     }
 }

@@ -63,18 +63,10 @@ impl Connector {
     /// # Errors
     /// When `smtp.ca_file` cannot be read or holds no certificate.
     pub fn try_new(relay: Arc<Smtp>) -> Result<Self, ConnectorError> {
-        let tls = if relay.tls == Tls::None {
-            None
-        } else {
-            Some(tls::configuration(relay.ca_file.as_deref())?)
-        };
+        let tls =
+            if relay.tls == Tls::None { None } else { Some(tls::configuration(relay.ca_file.as_deref())?) };
         let hello = hello(relay.helo_name.as_deref());
-        Ok(Self {
-            relay,
-            tls,
-            hello,
-            learned: Arc::new(AtomicU32::new(u32::MAX)),
-        })
+        Ok(Self { relay, tls, hello, learned: Arc::new(AtomicU32::new(u32::MAX)) })
     }
 
     /// Connects, greets, protects and logs in. Each stage has its own deadline.
@@ -104,15 +96,10 @@ impl Connector {
         }
         if let Some(credentials) = &self.relay.credentials {
             if !is_protected && !is_loopback && self.relay.tls != Tls::None {
-                return Err(unsupported(
-                    Stage::Auth,
-                    "no TLS: the password is not sent in the clear",
-                ));
+                return Err(unsupported(Stage::Auth, "no TLS: the password is not sent in the clear"));
             }
-            let login = Credentials::new(
-                credentials.user.clone(),
-                credentials.pass.expose_secret().to_owned(),
-            );
+            let login =
+                Credentials::new(credentials.user.clone(), credentials.pass.expose_secret().to_owned());
             self.login(&mut session, &login).await?;
         }
         let terms = Terms {
@@ -142,10 +129,7 @@ impl Connector {
             Ok(Ok(addresses)) => addresses.collect(),
             Ok(Err(error)) => return Err(connect_failure(Cause::Closed, format!("name lookup: {error}"))),
             Err(_) => {
-                return Err(connect_failure(
-                    Cause::TimedOut,
-                    "name lookup took too long".into(),
-                ));
+                return Err(connect_failure(Cause::TimedOut, "name lookup took too long".into()));
             }
         };
         let mut failure = connect_failure(Cause::Closed, "the name has no address".into());
@@ -156,8 +140,7 @@ impl Connector {
             match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
                 Ok(Ok(tcp)) => {
                     // Without it a message that goes out in two writes waits for a delayed acknowledgement.
-                    tcp.set_nodelay(true)
-                        .map_err(|e| connect_failure(Cause::Closed, e.to_string()))?;
+                    tcp.set_nodelay(true).map_err(|e| connect_failure(Cause::Closed, e.to_string()))?;
                     return Ok((tcp, deadline));
                 }
                 Ok(Err(error)) => failure = connect_failure(Cause::Closed, format!("{address}: {error}")),
@@ -171,16 +154,8 @@ impl Connector {
     }
 
     async fn handshake(&self, tcp: TcpStream, deadline: Instant) -> Result<TlsStream<TcpStream>, Failure> {
-        let failed = |detail: String| Failure {
-            stage: Stage::Tls,
-            cause: Cause::Tls,
-            stale: false,
-            detail,
-        };
-        let config = self
-            .tls
-            .clone()
-            .ok_or_else(|| failed("TLS is switched off".into()))?;
+        let failed = |detail: String| Failure { stage: Stage::Tls, cause: Cause::Tls, stale: false, detail };
+        let config = self.tls.clone().ok_or_else(|| failed("TLS is switched off".into()))?;
         let name =
             ServerName::try_from(self.relay.host.clone()).map_err(|error| failed(error.to_string()))?;
         match timeout_at(deadline, TlsConnector::from(config).connect(name, tcp)).await {
@@ -205,11 +180,9 @@ impl Connector {
             }
         }
         match (made, last) {
-            (Ok(smtp), Some(reply)) if reply.is_positive() => Ok(Session {
-                smtp,
-                can: Capabilities::parse(&reply.text),
-                handle,
-            }),
+            (Ok(smtp), Some(reply)) if reply.is_positive() => {
+                Ok(Session { smtp, can: Capabilities::parse(&reply.text), handle })
+            }
             (_, reply) => Err(failure(&handle, stage, reply)),
         }
     }
@@ -239,9 +212,7 @@ impl Connector {
                 detail: detail.into(),
             });
         };
-        let tls = self
-            .handshake(tcp, Instant::now() + self.relay.connect_timeout)
-            .await?;
+        let tls = self.handshake(tcp, Instant::now() + self.relay.connect_timeout).await?;
         self.greet(Socket::Tls(Box::new(tls)), true).await
     }
 
@@ -251,10 +222,7 @@ impl Connector {
             Capabilities { auth_plain: true, .. } => Mechanism::Plain,
             Capabilities { auth_login: true, .. } => Mechanism::Login,
             _ => {
-                return Err(unsupported(
-                    Stage::Auth,
-                    "the relay offers neither AUTH PLAIN nor AUTH LOGIN",
-                ));
+                return Err(unsupported(Stage::Auth, "the relay offers neither AUTH PLAIN nor AUTH LOGIN"));
             }
         };
         let handle = session.handle.clone();
@@ -277,9 +245,7 @@ impl Connector {
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector")
-            .field("relay", &self.relay)
-            .finish_non_exhaustive()
+        f.debug_struct("Connector").field("relay", &self.relay).finish_non_exhaustive()
     }
 }
 
@@ -298,30 +264,15 @@ pub(super) fn failure(handle: &Handle, stage: Stage, reply: Option<Reply>) -> Fa
         (None, Some(broken)) => (broken.cause, broken.detail),
         (None, None) => (Cause::Closed, "the connection broke".into()),
     };
-    Failure {
-        stage,
-        cause,
-        stale: false,
-        detail,
-    }
+    Failure { stage, cause, stale: false, detail }
 }
 
 pub(super) fn unsupported(stage: Stage, detail: &str) -> Failure {
-    Failure {
-        stage,
-        cause: Cause::Unsupported,
-        stale: false,
-        detail: detail.into(),
-    }
+    Failure { stage, cause: Cause::Unsupported, stale: false, detail: detail.into() }
 }
 
 fn connect_failure(cause: Cause, detail: String) -> Failure {
-    Failure {
-        stage: Stage::Connect,
-        cause,
-        stale: false,
-        detail,
-    }
+    Failure { stage: Stage::Connect, cause, stale: false, detail }
 }
 
 /// How long the server may take to answer QUIT.

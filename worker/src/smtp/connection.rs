@@ -58,9 +58,7 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("messages", &self.messages)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("messages", &self.messages).finish_non_exhaustive()
     }
 }
 
@@ -87,17 +85,13 @@ impl Connection {
     /// [`Cause::Unsupported`]; nothing has been written.
     fn fits(&self, letter: &Letter) -> Result<(), Failure> {
         if letter.smtputf8 && !self.can.smtputf8 {
-            return Err(unsupported(
-                Stage::Mail,
-                "an address is not ASCII and the relay offers no SMTPUTF8",
-            ));
+            return Err(unsupported(Stage::Mail, "an address is not ASCII and the relay offers no SMTPUTF8"));
         }
         let size = letter.source.len();
         match self.can.max_size {
-            Some(max) if size > max => Err(unsupported(
-                Stage::Mail,
-                &format!("the message has {size} bytes, the relay takes {max}"),
-            )),
+            Some(max) if size > max => {
+                Err(unsupported(Stage::Mail, &format!("the message has {size} bytes, the relay takes {max}")))
+            }
             _ => Ok(()),
         }
     }
@@ -117,11 +111,7 @@ impl Connection {
     }
 
     fn group(&self, letter: &Letter) -> String {
-        format!(
-            "{}{}{Data}",
-            self.mail(letter),
-            Rcpt::new(letter.to.as_lettre().clone(), Vec::new())
-        )
+        format!("{}{}{Data}", self.mail(letter), Rcpt::new(letter.to.as_lettre().clone(), Vec::new()))
     }
 
     /// MAIL, RCPT and DATA, up to the 354: in one write where PIPELINING is offered; only the answers where they went
@@ -163,11 +153,7 @@ impl Connection {
     }
 
     async fn pipelined(&mut self, letter: &Letter) -> Result<(), Failure> {
-        let group = if self.is_begun {
-            None
-        } else {
-            Some(self.group(letter))
-        };
+        let group = if self.is_begun { None } else { Some(self.group(letter)) };
         let mail = match group {
             Some(group) => {
                 self.handle.acknowledge_at_once();
@@ -175,15 +161,11 @@ impl Connection {
             }
             None => self.answer(Stage::Mail).await,
         }?;
-        let rcpt = self
-            .answer(Stage::Rcpt)
-            .await
-            .map_err(|lost| first(lost, &[(Stage::Mail, &mail)]))?;
+        let rcpt = self.answer(Stage::Rcpt).await.map_err(|lost| first(lost, &[(Stage::Mail, &mail)]))?;
         let data = self.answer(Stage::Data).await;
         let data = data.map_err(|lost| first(lost, &[(Stage::Mail, &mail), (Stage::Rcpt, &rcpt)]))?;
-        let refused = [(Stage::Mail, &mail), (Stage::Rcpt, &rcpt)]
-            .into_iter()
-            .find(|(_, r)| !r.is_positive());
+        let refused =
+            [(Stage::Mail, &mail), (Stage::Rcpt, &rcpt)].into_iter().find(|(_, r)| !r.is_positive());
         match (refused, data.code) {
             (None, 354) => Ok(()),
             (Some((stage, reply)), 354) => {
@@ -197,12 +179,7 @@ impl Connection {
                 self.is_over = true;
                 let (stage, _) = refused.unwrap_or((Stage::Data, &data));
                 let detail = format!("{code} in answer to DATA");
-                Err(Failure {
-                    stage,
-                    cause: Cause::Garbled,
-                    stale: false,
-                    detail,
-                })
+                Err(Failure { stage, cause: Cause::Garbled, stale: false, detail })
             }
             (refused, _) => {
                 let (stage, reply) = refused.unwrap_or((Stage::Data, &data));
@@ -222,11 +199,7 @@ impl Connection {
             (Stage::Data, Data.to_string()),
         ] {
             let reply = self.command(command, stage).await?;
-            let is_wanted = if stage == Stage::Data {
-                reply.code == 354
-            } else {
-                reply.is_positive()
-            };
+            let is_wanted = if stage == Stage::Data { reply.code == 354 } else { reply.is_positive() };
             if !is_wanted {
                 let failure = heard(stage, reply);
                 self.undo(&failure, stage != Stage::Mail).await;
@@ -252,9 +225,9 @@ impl Connection {
         let carried = self.messages.saturating_sub(1);
         let is_limit = match &failure.cause {
             // 4.3.2 is a server that goes down, 4.7.0 one that does not like us: neither counts messages.
-            Cause::Reply(reply) => !reply
-                .enhanced
-                .is_some_and(|e| matches!((e.subject, e.detail), (3, 2) | (7, 0))),
+            Cause::Reply(reply) => {
+                !reply.enhanced.is_some_and(|e| matches!((e.subject, e.detail), (3, 2) | (7, 0)))
+            }
             _ => false,
         };
         if is_limit && carried > 1 && self.used.elapsed() < IDLE {
@@ -286,12 +259,7 @@ impl Connection {
             Ok(reply) if reply.code / 100 == 3 => {
                 self.is_over = true;
                 let detail = format!("{} in answer to the final dot", reply.code);
-                Failure {
-                    stage: Stage::Dot,
-                    cause: Cause::Garbled,
-                    stale: false,
-                    detail,
-                }
+                Failure { stage: Stage::Dot, cause: Cause::Garbled, stale: false, detail }
             }
             Ok(reply) => {
                 self.is_over |= reply.code == 421;
@@ -348,11 +316,7 @@ impl Connection {
     /// Whether it has carried all the messages that it may.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        self.messages
-            >= self
-                .terms
-                .max_messages
-                .min(self.terms.learned.load(Ordering::Relaxed))
+        self.messages >= self.terms.max_messages.min(self.terms.learned.load(Ordering::Relaxed))
     }
 
     /// Whether another message can follow.
@@ -390,21 +354,13 @@ fn note(stage: Stage, reply: Reply) -> Reply {
 }
 
 fn heard(stage: Stage, reply: Reply) -> Failure {
-    Failure {
-        stage,
-        cause: Cause::Reply(reply),
-        stale: false,
-        detail: String::new(),
-    }
+    Failure { stage, cause: Cause::Reply(reply), stale: false, detail: String::new() }
 }
 
 /// A connection that ends in the middle of a group has often said why: the first refusal is the failure, not the end.
 fn first(lost: Failure, answers: &[(Stage, &Reply)]) -> Failure {
     let refusal = answers.iter().find(|(_, reply)| !reply.is_positive());
-    refusal.map_or(lost, |(stage, reply)| Failure {
-        detail: ENDED.into(),
-        ..heard(*stage, (*reply).clone())
-    })
+    refusal.map_or(lost, |(stage, reply)| Failure { detail: ENDED.into(), ..heard(*stage, (*reply).clone()) })
 }
 
 /// The detail of a failure after which there is no connection.
@@ -445,12 +401,8 @@ mod tests {
             ("a", "a\r\n.\r\n"),
             (".a\r\n..\r\nb.c\r\n.\r\n", "..a\r\n...\r\nb.c\r\n..\r\n.\r\n"),
         ] {
-            let letter = Letter {
-                from: address.clone(),
-                to: address.clone(),
-                source: source.into(),
-                smtputf8: false,
-            };
+            let letter =
+                Letter { from: address.clone(), to: address.clone(), source: source.into(), smtputf8: false };
             assert_eq!(stuffed(&letter), wire);
         }
     }

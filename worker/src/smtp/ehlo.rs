@@ -2,10 +2,7 @@
 
 /// The capabilities that matter to us.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a keyword that is there or not"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a keyword that is there or not")]
 pub(super) struct Capabilities {
     pub(super) pipelining: bool,
     pub(super) starttls: bool,

@@ -63,15 +63,9 @@ impl Replies {
     ) -> Result<(), Garbled> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (code, is_last, text) = parse(line)?;
-        let reply = self.reply.get_or_insert(Partial {
-            code,
-            lines: Vec::new(),
-        });
+        let reply = self.reply.get_or_insert(Partial { code, lines: Vec::new() });
         if reply.code != code {
-            return Err(Garbled(format!(
-                "a reply that begins with {} goes on with {code}",
-                reply.code
-            )));
+            return Err(Garbled(format!("a reply that begins with {} goes on with {code}", reply.code)));
         }
         if reply.lines.len() < KEPT_LINES || is_last {
             let mark = if is_last { ' ' } else { '-' };
@@ -88,9 +82,7 @@ impl Replies {
 /// Joins a reply's lines: by line feeds where each is a keyword of its own (EHLO), so that nothing is lost; the
 /// enhanced code that each line of one answer repeats is taken off all but the first.
 fn join(lines: &[String]) -> String {
-    let code = lines
-        .first()
-        .and_then(|first| shared::reply::Enhanced::parse_prefix(first));
+    let code = lines.first().and_then(|first| shared::reply::Enhanced::parse_prefix(first));
     let prefix = code.map(|code| code.to_string());
     let mut joined = String::new();
     for (n, line) in lines.iter().enumerate() {
@@ -107,16 +99,9 @@ fn join(lines: &[String]) -> String {
 }
 
 fn parse(line: &[u8]) -> Result<(u16, bool, String), Garbled> {
-    let garbled = || {
-        Garbled(format!(
-            "not an SMTP reply: {:?}",
-            decode(&line[..line.len().min(60)])
-        ))
-    };
+    let garbled = || Garbled(format!("not an SMTP reply: {:?}", decode(&line[..line.len().min(60)])));
     let (code, rest) = line.split_at_checked(3).ok_or_else(garbled)?;
-    let code = std::str::from_utf8(code)
-        .ok()
-        .filter(|code| code.bytes().all(|b| b.is_ascii_digit()));
+    let code = std::str::from_utf8(code).ok().filter(|code| code.bytes().all(|b| b.is_ascii_digit()));
     let code: u16 = code.and_then(|code| code.parse().ok()).ok_or_else(garbled)?;
     if !(200..600).contains(&code) {
         return Err(garbled());
@@ -173,10 +158,7 @@ mod tests {
             ),
         ] {
             let (replies, lines) = read(&[sent]).unwrap();
-            assert_eq!(
-                (replies[0].code, replies[0].text.as_str(), lines.as_str()),
-                (code, text, regular)
-            );
+            assert_eq!((replies[0].code, replies[0].text.as_str(), lines.as_str()), (code, text, regular));
         }
     }
 
@@ -186,10 +168,7 @@ mod tests {
         let (gbk, _, _) = encoding_rs::GB18030.encode(text);
         for sent in [text.as_bytes(), &gbk] {
             let (replies, _) = read(&[sent, b"\r\n"]).unwrap();
-            assert_eq!(
-                (replies[0].code, replies[0].text.as_str()),
-                (535, "Error: 请使用授权码登录")
-            );
+            assert_eq!((replies[0].code, replies[0].text.as_str()), (535, "Error: 请使用授权码登录"));
         }
     }
 
@@ -206,14 +185,9 @@ mod tests {
     fn long_lines_are_cut_and_what_is_no_reply_is_refused() {
         let (replies, lines) = read(&[b"250 ", "é".repeat(5_000).as_bytes(), b"\r\n"]).unwrap();
         assert!(replies[0].text.len() <= KEPT_LINE && lines.len() <= KEPT_LINE + 8);
-        for bad in [
-            &b"hello\r\n"[..],
-            b"25\r\n",
-            b"250_ok\r\n",
-            b"199 x\r\n",
-            b"250-a\r\n251 b\r\n",
-            b"+50 a\r\n",
-        ] {
+        for bad in
+            [&b"hello\r\n"[..], b"25\r\n", b"250_ok\r\n", b"199 x\r\n", b"250-a\r\n251 b\r\n", b"+50 a\r\n"]
+        {
             assert!(read(&[bad]).is_err(), "{bad:?}");
         }
         assert!(read(&[&vec![b'x'; LINE_LIMIT + 1]]).is_err());

@@ -27,10 +27,7 @@ pub(super) fn configuration(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| ConnectorError {
-            setting: "SMTP_TLS",
-            message: error.to_string(),
-        })?
+        .map_err(|error| ConnectorError { setting: "SMTP_TLS", message: error.to_string() })?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
@@ -39,14 +36,8 @@ pub(super) fn configuration(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
 fn add(roots: &mut RootCertStore, path: &Path) -> Result<usize, String> {
     let mut added = 0;
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
-        roots
-            .add(certificate.map_err(|error| error.to_string())?)
-            .map_err(|error| error.to_string())?;
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
         added += 1;
     }
-    if added == 0 {
-        Err("holds no certificate; PEM is expected".into())
-    } else {
-        Ok(added)
-    }
+    if added == 0 { Err("holds no certificate; PEM is expected".into()) } else { Ok(added) }
 }

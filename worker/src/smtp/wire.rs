@@ -68,11 +68,7 @@ pub(super) struct Handle(Arc<Mutex<Inner>>);
 /// Both sides of a stream over a socket. `greeted`: the server's greeting has been read on it before TLS, and lettre
 /// is given one in its place.
 pub(super) fn over(socket: Socket, patience: Duration, greeted: bool) -> (Wire, Handle) {
-    let pending = if greeted {
-        VecDeque::from(*b"220 \r\n")
-    } else {
-        VecDeque::new()
-    };
+    let pending = if greeted { VecDeque::from(*b"220 \r\n") } else { VecDeque::new() };
     let inner = Arc::new(Mutex::new(Inner {
         socket: Some(socket),
         replies: Replies::default(),
@@ -125,10 +121,7 @@ impl Handle {
             return true;
         }
         let mut byte = [0];
-        inner
-            .socket
-            .as_ref()
-            .is_none_or(|socket| socket.tcp().peek(&mut byte).now_or_never().is_some())
+        inner.socket.as_ref().is_none_or(|socket| socket.tcp().peek(&mut byte).now_or_never().is_some())
     }
 
     /// Takes the socket out, for a TLS handshake. None when the server has sent more than was asked for: an injected
@@ -184,9 +177,7 @@ impl Inner {
                 Ok(()) => {}
                 Err(error) => return Poll::Ready(Err(self.breaks(Cause::Closed, lost(&error)))),
             }
-            if let Err(Garbled(what)) = self
-                .replies
-                .read(buffer.filled(), &mut self.heard, &mut self.pending)
+            if let Err(Garbled(what)) = self.replies.read(buffer.filled(), &mut self.heard, &mut self.pending)
             {
                 return Poll::Ready(Err(self.breaks(Cause::Garbled, what)));
             }

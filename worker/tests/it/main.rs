@@ -1,4 +1,5 @@
 //! The worker against a scripted relay.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as it must be")]
 
 mod delivery;
 mod support;

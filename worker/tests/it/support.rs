@@ -32,10 +32,7 @@ pub(crate) fn smtp(relay: &Relay) -> Smtp {
 }
 
 pub(crate) fn login(user: &str, pass: &str) -> Option<Credentials> {
-    Some(Credentials {
-        user: user.into(),
-        pass: SecretString::from(pass.to_owned()),
-    })
+    Some(Credentials { user: user.into(), pass: SecretString::from(pass.to_owned()) })
 }
 
 pub(crate) async fn relay(script: Script) -> Relay {
@@ -59,11 +56,7 @@ pub(crate) async fn open(smtp: Smtp) -> Result<Connection, Failure> {
 
 /// A letter to a local part, which is an order to the relay.
 pub(crate) fn letter(to: &str) -> Letter {
-    let to = if to.contains('@') {
-        to.to_owned()
-    } else {
-        format!("{to}@example.com")
-    };
+    let to = if to.contains('@') { to.to_owned() } else { format!("{to}@example.com") };
     let source = format!("Message-ID: <{to}>\r\nSubject: test\r\n\r\nHello.\r\n");
     Letter {
         from: Address::parse("sender@example.org").unwrap(),

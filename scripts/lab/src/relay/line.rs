@@ -26,15 +26,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(io: Box<dyn Io>, shared: Arc<Shared>) -> Self {
-        Self {
-            io,
-            shared,
-            read: Vec::new(),
-            at: 0,
-            out: Vec::new(),
-            has_replied: false,
-            group: 0,
-        }
+        Self { io, shared, read: Vec::new(), at: 0, out: Vec::new(), has_replied: false, group: 0 }
     }
 
     /// The socket and what had been read of it.
@@ -58,8 +50,7 @@ impl Line {
             } else {
                 self.out.extend_from_slice(line.as_bytes());
             }
-            self.out
-                .extend_from_slice(if form.bare_lf { b"\n" } else { b"\r\n" });
+            self.out.extend_from_slice(if form.bare_lf { b"\n" } else { b"\r\n" });
         }
     }
 
@@ -76,9 +67,7 @@ impl Line {
         if self.out.is_empty() {
             return Ok(());
         }
-        let (form, round_trip) = self
-            .shared
-            .with(|state| (state.script.form, state.script.round_trip));
+        let (form, round_trip) = self.shared.with(|state| (state.script.form, state.script.round_trip));
         if !round_trip.is_zero() {
             tokio::time::sleep(round_trip).await;
         }
@@ -101,11 +90,7 @@ impl Line {
         let group = self.group;
         let line = self.take_line();
         let line = String::from_utf8_lossy(&line).into_owned();
-        let verb: String = line
-            .split([' ', ':'])
-            .next()
-            .unwrap_or_default()
-            .to_ascii_uppercase();
+        let verb: String = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
         self.shared.count(|counts| {
             counts.largest_group = counts.largest_group.max(group);
             *counts.commands.entry(verb).or_default() += 1;

@@ -112,11 +112,7 @@ impl Login {
     /// A login by `PLAIN` or `LOGIN`.
     #[must_use]
     pub fn new(user: &str, pass: &str) -> Self {
-        Self {
-            user: user.into(),
-            pass: pass.into(),
-            mechanisms: "PLAIN LOGIN".into(),
-        }
+        Self { user: user.into(), pass: pass.into(), mechanisms: "PLAIN LOGIN".into() }
     }
 }
 
@@ -210,11 +206,9 @@ impl Order {
                 "slow" => Self::Slow(Duration::from_millis(u64::from(number(1)?))),
                 "mute" => Self::Mute,
                 "garble" => Self::Garble,
-                word => Self::Refuse {
-                    at: step(word)?,
-                    code: code(1)?,
-                    times: number(2).unwrap_or(u32::MAX),
-                },
+                word => {
+                    Self::Refuse { at: step(word)?, code: code(1)?, times: number(2).unwrap_or(u32::MAX) }
+                }
             })
         };
         read().unwrap_or(Self::Accept)
@@ -248,22 +242,8 @@ mod tests {
             ("bob", Order::Accept),
             ("rcpt", Order::Accept),
             ("data-entry", Order::Accept),
-            (
-                "rcpt-450-2-bob",
-                Order::Refuse {
-                    at: Step::Rcpt,
-                    code: 450,
-                    times: 2,
-                },
-            ),
-            (
-                "dot-554-bob",
-                Order::Refuse {
-                    at: Step::Dot,
-                    code: 554,
-                    times: u32::MAX,
-                },
-            ),
+            ("rcpt-450-2-bob", Order::Refuse { at: Step::Rcpt, code: 450, times: 2 }),
+            ("dot-554-bob", Order::Refuse { at: Step::Dot, code: 554, times: u32::MAX }),
             ("text-full-bob", Order::Text("full".into())),
             ("cut-dot", Order::Cut(Step::Dot)),
             ("cut-taken", Order::CutAfterTaking),

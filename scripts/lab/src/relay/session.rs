@@ -44,17 +44,10 @@ struct Envelope {
 impl Session {
     pub(super) async fn serve(io: Box<dyn Io>, shared: Arc<Shared>, id: u64) -> io::Result<()> {
         let (tls, greeting, is_crowded) = shared.with(|state| {
-            let is_crowded = state
-                .script
-                .max_connections
-                .is_some_and(|max| state.counts.open > max);
+            let is_crowded = state.script.max_connections.is_some_and(|max| state.counts.open > max);
             (state.script.tls, state.script.greeting.clone(), is_crowded)
         });
-        let io = if tls == Tls::Implicit {
-            protect(io, &shared).await?
-        } else {
-            io
-        };
+        let io = if tls == Tls::Implicit { protect(io, &shared).await? } else { io };
         let mut session = Self {
             line: Line::new(io, Arc::clone(&shared)),
             shared,
@@ -101,11 +94,7 @@ impl Session {
     }
 
     async fn obey(&mut self, command: &str) -> io::Result<Then> {
-        let verb = command
-            .split([' ', ':'])
-            .next()
-            .unwrap_or_default()
-            .to_ascii_uppercase();
+        let verb = command.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
         match verb.as_str() {
             "EHLO" | "HELO" => self.hello(),
             "AUTH" => return self.auth(command).await,
@@ -151,10 +140,7 @@ impl Session {
         }
         lines.push("ENHANCEDSTATUSCODES".into());
         if script.form.lowercase {
-            lines
-                .iter_mut()
-                .skip(1)
-                .for_each(|line| line.make_ascii_lowercase());
+            lines.iter_mut().skip(1).for_each(|line| line.make_ascii_lowercase());
         }
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         self.line.reply(250, &lines);
@@ -207,8 +193,7 @@ impl Session {
             "LOGIN" => {
                 let user = self.challenge("Username:").await?;
                 let pass = self.challenge("Password:").await?;
-                user.zip(pass)
-                    .and_then(|(user, pass)| Some((decoded(&user)?, decoded(&pass)?)))
+                user.zip(pass).and_then(|(user, pass)| Some((decoded(&user)?, decoded(&pass)?)))
             }
             _ => None,
         };
@@ -237,10 +222,7 @@ impl Session {
 
     fn mail(&mut self, command: &str) -> Then {
         let script = self.shared.script();
-        if script
-            .messages_per_connection
-            .is_some_and(|max| self.messages >= max)
-        {
+        if script.messages_per_connection.is_some_and(|max| self.messages >= max) {
             self.line.say(&script.limit_reply);
             return Then::End;
         }
@@ -282,11 +264,7 @@ impl Session {
             }
         }
         self.messages += 1;
-        self.envelope = Some(Envelope {
-            from,
-            parameters,
-            ..Envelope::default()
-        });
+        self.envelope = Some(Envelope { from, parameters, ..Envelope::default() });
         self.line.reply(250, &["2.1.0 Ok"]);
         if script.answers_mail_twice {
             self.line.reply(250, &["2.1.0 Ok"]);
@@ -310,14 +288,11 @@ impl Session {
             Order::Text(name) => {
                 let script = self.shared.script();
                 let text = script.texts.iter().find(|(known, _)| known == name);
-                self.line
-                    .say(text.map_or("550 no such text", |(_, text)| text.as_str()));
+                self.line.say(text.map_or("550 no such text", |(_, text)| text.as_str()));
             }
-            Order::Refuse {
-                at: Step::Rcpt,
-                code,
-                times,
-            } if self.shared.with(|state| refuses(state, &to, *times)) => {
+            Order::Refuse { at: Step::Rcpt, code, times }
+                if self.shared.with(|state| refuses(state, &to, *times)) =>
+            {
                 self.line.reply(*code, &[text_for(*code)]);
                 if *code == 421 {
                     return Then::End;
@@ -359,11 +334,9 @@ impl Session {
         let order = envelope.order.take().unwrap_or(Order::Accept);
         match &order {
             Order::Cut(Step::Data) => return Ok(Then::Cut),
-            Order::Refuse {
-                at: Step::Data,
-                code,
-                times,
-            } if self.shared.with(|state| refuses(state, &envelope.to[0], *times)) => {
+            Order::Refuse { at: Step::Data, code, times }
+                if self.shared.with(|state| refuses(state, &envelope.to[0], *times)) =>
+            {
                 self.line.reply(*code, &[text_for(*code)]);
                 self.envelope = Some(envelope);
                 return Ok(Then::Next);
@@ -406,11 +379,9 @@ impl Session {
                 self.line.say("is this a reply?");
                 return Ok(Then::Next);
             }
-            Order::Refuse {
-                at: Step::Dot,
-                code,
-                times,
-            } if self.shared.with(|state| refuses(state, &envelope.to[0], times)) => {
+            Order::Refuse { at: Step::Dot, code, times }
+                if self.shared.with(|state| refuses(state, &envelope.to[0], times)) =>
+            {
                 self.line.reply(code, &[text_for(code)]);
                 return Ok(if code == 421 { Then::End } else { Then::Next });
             }
@@ -445,10 +416,7 @@ impl Session {
 }
 
 async fn protect(io: Box<dyn Io>, shared: &Shared) -> io::Result<Box<dyn Io>> {
-    let config = shared
-        .tls
-        .clone()
-        .ok_or_else(|| io::Error::other("the relay was started without TLS"))?;
+    let config = shared.tls.clone().ok_or_else(|| io::Error::other("the relay was started without TLS"))?;
     let mut tls = TlsAcceptor::from(config).accept(io).await?;
     tls.flush().await?;
     if tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {

@@ -20,9 +20,7 @@ impl Identity {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "the lab's root");
+        params.distinguished_name.push(DnType::CommonName, "the lab's root");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
 
         let key = KeyPair::generate()?;
@@ -36,9 +34,6 @@ impl Identity {
 
         let root = NamedTempFile::with_suffix(".pem")?;
         std::fs::write(root.path(), issuer.pem()).context("the root's certificate cannot be written")?;
-        Ok(Self {
-            config: Arc::new(config),
-            root,
-        })
+        Ok(Self { config: Arc::new(config), root })
     }
 }

@@ -33,13 +33,7 @@ impl Board {
                 pause.since = before.since;
             }
         }
-        self.paused.insert(
-            relay.to_owned(),
-            Paused {
-                pause: pause.clone(),
-                probe: None,
-            },
-        );
+        self.paused.insert(relay.to_owned(), Paused { pause: pause.clone(), probe: None });
         pause
     }
 
@@ -54,18 +48,10 @@ impl Board {
         lease: Duration,
         now: Timestamp,
     ) -> bool {
-        let Some(paused) = self
-            .paused
-            .get_mut(relay)
-            .filter(|paused| paused.pause.until <= now)
-        else {
+        let Some(paused) = self.paused.get_mut(relay).filter(|paused| paused.pause.until <= now) else {
             return false;
         };
-        if paused
-            .probe
-            .as_ref()
-            .is_some_and(|(who, until)| who != me && *until > now)
-        {
+        if paused.probe.as_ref().is_some_and(|(who, until)| who != me && *until > now) {
             return false;
         }
         paused.probe = Some((me.clone(), now + lease));

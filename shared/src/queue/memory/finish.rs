@@ -8,11 +8,7 @@ use crate::queue::{ConsumerId, Ordered, Settled, Settlement, Verdict};
 impl State {
     pub(super) fn settle(&mut self, me: &ConsumerId, end: &Settlement, now: Timestamp) -> Settled {
         if self.holds(me, end.job) != Some(end.receipt) {
-            return if end.verdict == Verdict::Sent {
-                self.late_success(end, now)
-            } else {
-                Settled::Lost
-            };
+            return if end.verdict == Verdict::Sent { self.late_success(end, now) } else { Settled::Lost };
         }
         let detail = detail(end);
         let learn = |job: &mut super::state::Job| {
@@ -30,9 +26,7 @@ impl State {
         }
         match end.verdict {
             Verdict::Release => {
-                let place = Place::Ready {
-                    serial: self.next_serial(),
-                };
+                let place = Place::Ready { serial: self.next_serial() };
                 self.put(end.job, place, |job| job.note(now, "released", detail));
             }
             Verdict::Retry { delay } => {
@@ -78,13 +72,7 @@ impl State {
             job.attempts = job.attempts.max(end.attempt);
             job.last_reply = end.reply.clone().map(Box::new);
         }
-        self.end(
-            end.job,
-            Status::Sent,
-            None,
-            now,
-            format!("{}; a late answer", detail(end)),
-        );
+        self.end(end.job, Status::Sent, None, now, format!("{}; a late answer", detail(end)));
         Settled::Late
     }
 
@@ -140,12 +128,7 @@ impl State {
                 let (place, send_at) = if send_at > now {
                     (Place::Scheduled { due: send_at }, Some(send_at))
                 } else {
-                    (
-                        Place::Ready {
-                            serial: self.next_serial(),
-                        },
-                        None,
-                    )
+                    (Place::Ready { serial: self.next_serial() }, None)
                 };
                 self.put(id, place, |job| {
                     job.send_at = send_at;
@@ -168,9 +151,7 @@ impl State {
                     return Ordered::Full;
                 }
                 let expires = self.fresh_expiry(id, now);
-                let place = Place::Ready {
-                    serial: self.next_serial(),
-                };
+                let place = Place::Ready { serial: self.next_serial() };
                 self.put(id, place, |job| {
                     job.attempts = 0;
                     job.reason = None;
@@ -188,8 +169,7 @@ impl State {
     }
 
     fn done(&self, id: JobId) -> Ordered {
-        self.record(id)
-            .map_or(Ordered::Unknown, |record| Ordered::Done(Box::new(record)))
+        self.record(id).map_or(Ordered::Unknown, |record| Ordered::Done(Box::new(record)))
     }
 }
 

@@ -16,34 +16,17 @@ impl State {
         }
         if let Some(known) = self.batches.get(&batch.id) {
             let (count, scheduled) = (known.count, known.scheduled);
-            return Ok(Accepted {
-                batch: batch.id,
-                count,
-                scheduled,
-                replayed: false,
-            });
+            return Ok(Accepted { batch: batch.id, count, scheduled, replayed: false });
         }
         let send_at = batch.send_at.filter(|at| *at > now);
         let count = u32::try_from(batch.recipients.len()).unwrap_or(u32::MAX);
         self.has_room(u64::from(count), send_at.is_some())?;
 
-        let answer = Accepted {
-            batch: batch.id,
-            count,
-            scheduled: send_at.is_some(),
-            replayed: false,
-        };
+        let answer = Accepted { batch: batch.id, count, scheduled: send_at.is_some(), replayed: false };
         if let Some(key) = batch.idempotency.clone() {
             let until = send_at.unwrap_or(now) + key.keep;
             self.forgets.insert((until, key.key.clone()));
-            self.idempotency.insert(
-                key.key,
-                Remembered {
-                    fingerprint: key.fingerprint,
-                    answer,
-                    until,
-                },
-            );
+            self.idempotency.insert(key.key, Remembered { fingerprint: key.fingerprint, answer, until });
         }
         self.write(batch, send_at, count, now);
         Ok(answer)
@@ -68,9 +51,7 @@ impl State {
 
     fn write(&mut self, batch: NewBatch, send_at: Option<Timestamp>, count: u32, now: Timestamp) {
         let id = batch.id;
-        let expires = self
-            .unpaused(send_at.unwrap_or(now))
-            .saturating_add(millis(batch.expire_after));
+        let expires = self.unpaused(send_at.unwrap_or(now)).saturating_add(millis(batch.expire_after));
         let shared = Batch {
             priority: batch.priority,
             on_ambiguous: batch.on_ambiguous,
@@ -106,9 +87,7 @@ impl State {
             self.jobs.insert(id, job);
             let place = match send_at {
                 Some(due) => Place::Scheduled { due },
-                None => Place::Ready {
-                    serial: self.next_serial(),
-                },
+                None => Place::Ready { serial: self.next_serial() },
             };
             self.put(id, place, |_| {});
         }
@@ -123,10 +102,9 @@ impl State {
         self.forget(now, usize::MAX);
         match self.idempotency.get(&key.key) {
             None => Ok(None),
-            Some(known) if known.fingerprint == key.fingerprint => Ok(Some(Accepted {
-                replayed: true,
-                ..known.answer
-            })),
+            Some(known) if known.fingerprint == key.fingerprint => {
+                Ok(Some(Accepted { replayed: true, ..known.answer }))
+            }
             Some(_) => Err(EnqueueError::KeyReuse),
         }
     }

@@ -34,13 +34,7 @@ impl Kept {
     }
 
     pub(super) fn newest(&self, limit: usize) -> Vec<KeptMessage> {
-        self.order
-            .iter()
-            .rev()
-            .take(limit)
-            .filter_map(|job| self.messages.get(job))
-            .cloned()
-            .collect()
+        self.order.iter().rev().take(limit).filter_map(|job| self.messages.get(job)).cloned().collect()
     }
 
     pub(super) fn of(&self, job: JobId) -> Option<KeptMessage> {

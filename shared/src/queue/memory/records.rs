@@ -10,11 +10,8 @@ use crate::queue::{ByPriority, JobFilter, JobPage, LISTING_LOOKS_AT, Stats};
 impl State {
     pub(super) fn record(&self, id: JobId) -> Option<JobRecord> {
         let (job, batch) = (self.jobs.get(&id)?, self.batches.get(&id.batch)?);
-        let accepted = TimelineEntry {
-            at: batch.accepted_at,
-            event: "accepted".into(),
-            detail: String::new(),
-        };
+        let accepted =
+            TimelineEntry { at: batch.accepted_at, event: "accepted".into(), detail: String::new() };
         Some(JobRecord {
             id,
             recipient: job.recipient.clone(),
@@ -34,28 +31,17 @@ impl State {
             message_domain: batch.message_domain.clone(),
             tags: batch.tags.clone(),
             metadata: batch.metadata.clone(),
-            timeline: std::iter::once(accepted)
-                .chain(job.timeline.iter().cloned())
-                .collect(),
+            timeline: std::iter::once(accepted).chain(job.timeline.iter().cloned()).collect(),
         })
     }
 
     pub(super) fn list(&self, filter: &JobFilter, limit: usize, after: Option<JobId>) -> JobPage {
         let jobs = match (filter.batch, after) {
-            (Some(batch), None) => self.jobs.range(
-                JobId { batch, index: 0 }..=JobId {
-                    batch,
-                    index: u32::MAX,
-                },
-            ),
+            (Some(batch), None) => {
+                self.jobs.range(JobId { batch, index: 0 }..=JobId { batch, index: u32::MAX })
+            }
             (Some(batch), Some(after)) => {
-                let end = after.clamp(
-                    JobId { batch, index: 0 },
-                    JobId {
-                        batch,
-                        index: u32::MAX,
-                    },
-                );
+                let end = after.clamp(JobId { batch, index: 0 }, JobId { batch, index: u32::MAX });
                 self.jobs.range(JobId { batch, index: 0 }..end)
             }
             (None, Some(after)) => self.jobs.range(..after),
@@ -82,10 +68,7 @@ impl State {
         };
         filter.status.is_none_or(|status| job.status() == Some(status))
             && filter.tag.as_ref().is_none_or(|tag| batch.tags.contains(tag))
-            && filter
-                .recipient
-                .as_ref()
-                .is_none_or(|key| job.recipient.mailbox.address.key() == *key)
+            && filter.recipient.as_ref().is_none_or(|key| job.recipient.mailbox.address.key() == *key)
     }
 
     pub(super) fn batch_record(&self, id: BatchId) -> Option<BatchRecord> {
@@ -109,18 +92,12 @@ impl State {
             ready: ByPriority::default(),
             oldest: ByPriority::default(),
             max_queue_size: self.limits.max_queue_size,
-            workers: self
-                .consumers
-                .values()
-                .filter(|heard| now.since(**heard) < lease)
-                .count() as u64,
+            workers: self.consumers.values().filter(|heard| now.since(**heard) < lease).count() as u64,
         };
         for priority in Priority::ALL {
             let ready = self.ready.of(*priority);
             *stats.ready.of_mut(*priority) = ready.len() as u64;
-            let first = ready
-                .first_key_value()
-                .and_then(|(_, id)| self.batches.get(&id.batch));
+            let first = ready.first_key_value().and_then(|(_, id)| self.batches.get(&id.batch));
             *stats.oldest.of_mut(*priority) =
                 first.map_or(Duration::ZERO, |batch| now.since(batch.accepted_at));
         }

@@ -104,11 +104,7 @@ pub(super) enum Place {
     /// Due later, after an attempt that counted.
     Retrying { due: Timestamp },
     /// In a consumer's hands.
-    Sending {
-        by: ConsumerId,
-        receipt: u64,
-        until: Timestamp,
-    },
+    Sending { by: ConsumerId, receipt: u64, until: Timestamp },
     /// Over.
     Ended { status: Status, at: Timestamp },
 }
@@ -138,11 +134,7 @@ impl Job {
         if self.timeline.len() == TIMELINE_LIMIT - 1 {
             self.timeline.remove(0);
         }
-        self.timeline.push(TimelineEntry {
-            at,
-            event: event.to_owned(),
-            detail,
-        });
+        self.timeline.push(TimelineEntry { at, event: event.to_owned(), detail });
     }
 }
 
@@ -257,10 +249,7 @@ impl State {
 
     fn list_in(&mut self, id: JobId, priority: Priority, place: &Place, expires: Unpaused) {
         match place {
-            Place::Nowhere
-            | Place::Ended {
-                status: Status::Held, ..
-            } => {}
+            Place::Nowhere | Place::Ended { status: Status::Held, .. } => {}
             Place::Ready { serial } => {
                 self.ready.of_mut(priority).insert(*serial, id);
                 self.expiries.insert((expires, id));
@@ -286,11 +275,7 @@ impl State {
     }
 
     fn kept_for(&self, status: Status) -> Duration {
-        if status == Status::Failed {
-            self.limits.failed_retention
-        } else {
-            self.limits.retention
-        }
+        if status == Status::Failed { self.limits.failed_retention } else { self.limits.retention }
     }
 
     /// Removes an ended job's record, and its batch's with the last one.
@@ -316,10 +301,7 @@ impl State {
 
 /// Whether a job in this status may still need its content. A failed one does: a person may requeue it.
 fn needs_content(status: Option<Status>) -> bool {
-    !matches!(
-        status,
-        None | Some(Status::Sent | Status::Cancelled | Status::Suppressed)
-    )
+    !matches!(status, None | Some(Status::Sent | Status::Cancelled | Status::Suppressed))
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {

@@ -8,9 +8,7 @@ use crate::queue::{ConsumerId, Delivery, Maintenance, Receipt, Reclaimed};
 /// Which priority has the first pick, in twelve claims: high eight times, normal three, bulk once.
 const TURNS: [Priority; 12] = {
     use Priority::{Bulk, High, Normal};
-    [
-        High, Normal, High, High, Bulk, High, High, Normal, High, High, Normal, High,
-    ]
+    [High, Normal, High, High, Bulk, High, High, Normal, High, High, Normal, High]
 };
 
 /// How many jobs of each priority one step promotes, and how many it expires or removes: what keeps a step short.
@@ -28,9 +26,7 @@ impl State {
                 if due > now {
                     break;
                 }
-                let place = Place::Ready {
-                    serial: self.next_serial(),
-                };
+                let place = Place::Ready { serial: self.next_serial() };
                 // Time that the queue was paused before `send_at` does not count, time after it does.
                 let expires = self.fresh_expiry(id, due);
                 self.put(id, place, |job| {
@@ -46,10 +42,7 @@ impl State {
 
     /// The end of a job's time, counted from `from`.
     pub(super) fn fresh_expiry(&self, id: JobId, from: Timestamp) -> i64 {
-        let after = self
-            .batches
-            .get(&id.batch)
-            .map_or(0, |batch| super::state::millis(batch.expire_after));
+        let after = self.batches.get(&id.batch).map_or(0, |batch| super::state::millis(batch.expire_after));
         self.unpaused(from).saturating_add(after)
     }
 
@@ -67,10 +60,8 @@ impl State {
         while deliveries.len() < max && self.can_claim() {
             let first = TURNS[self.turn % TURNS.len()];
             let order = std::iter::once(&first).chain(Priority::ALL);
-            let Some(id) = order
-                .filter_map(|p| self.ready.of(*p).first_key_value())
-                .map(|(_, id)| *id)
-                .next()
+            let Some(id) =
+                order.filter_map(|p| self.ready.of(*p).first_key_value()).map(|(_, id)| *id).next()
             else {
                 break;
             };
@@ -86,15 +77,7 @@ impl State {
 
     fn hand_out(&mut self, id: JobId, me: &ConsumerId, now: Timestamp) -> Option<Delivery> {
         let (receipt, until) = (self.next_serial(), now + self.limits.lease);
-        self.put(
-            id,
-            Place::Sending {
-                by: me.clone(),
-                receipt,
-                until,
-            },
-            |_| {},
-        );
+        self.put(id, Place::Sending { by: me.clone(), receipt, until }, |_| {});
         self.delivery(id)
     }
 
@@ -135,15 +118,7 @@ impl State {
         for id in ids {
             if let Some(Receipt(receipt, _)) = self.holds(me, *id) {
                 let until = now + self.limits.lease;
-                self.put(
-                    *id,
-                    Place::Sending {
-                        by: me.clone(),
-                        receipt,
-                        until,
-                    },
-                    |_| {},
-                );
+                self.put(*id, Place::Sending { by: me.clone(), receipt, until }, |_| {});
             } else {
                 lost.push(*id);
             }
@@ -172,27 +147,14 @@ impl State {
             let Some(job) = self.jobs.get_mut(&id) else { break };
             job.reclaims += 1;
             let (reclaims, marked) = (job.reclaims, job.marked);
-            job.note(
-                now,
-                "reclaimed",
-                format!("its worker died ({reclaims} of {POISON_RECLAIMS})"),
-            );
+            job.note(now, "reclaimed", format!("its worker died ({reclaims} of {POISON_RECLAIMS})"));
             if reclaims < POISON_RECLAIMS {
                 reclaimed.deliveries.extend(self.hand_out(id, me, now));
                 continue;
             }
-            let holds = self
-                .batches
-                .get(&id.batch)
-                .is_some_and(|b| b.on_ambiguous == OnAmbiguous::Hold);
+            let holds = self.batches.get(&id.batch).is_some_and(|b| b.on_ambiguous == OnAmbiguous::Hold);
             if marked && holds {
-                self.end(
-                    id,
-                    Status::Held,
-                    None,
-                    now,
-                    "its worker died again and again".into(),
-                );
+                self.end(id, Status::Held, None, now, "its worker died again and again".into());
             } else {
                 self.fail(id, Reason::Poison, now);
             }
@@ -235,20 +197,10 @@ impl State {
         let removed = self.remove_old(now);
         self.forget(now, AT_ONCE);
         let lease = self.limits.lease;
-        let holding: Vec<ConsumerId> = self
-            .leases
-            .iter()
-            .filter_map(|(_, id)| self.holder(*id))
-            .collect();
-        self.consumers
-            .retain(|who, heard| now.since(*heard) < lease || holding.contains(who));
-        let expiry = self
-            .expiries
-            .first()
-            .map(|(at, _)| u64::try_from(at - self.unpaused(now)).unwrap_or(0));
-        let expiry = expiry
-            .filter(|_| self.paused_since.is_none())
-            .map(std::time::Duration::from_millis);
+        let holding: Vec<ConsumerId> = self.leases.iter().filter_map(|(_, id)| self.holder(*id)).collect();
+        self.consumers.retain(|who, heard| now.since(*heard) < lease || holding.contains(who));
+        let expiry = self.expiries.first().map(|(at, _)| u64::try_from(at - self.unpaused(now)).unwrap_or(0));
+        let expiry = expiry.filter(|_| self.paused_since.is_none()).map(std::time::Duration::from_millis);
         Maintenance {
             promoted,
             expired,
@@ -268,11 +220,7 @@ impl State {
     fn remove_old(&mut self, now: Timestamp) -> u64 {
         let mut removed = 0;
         while removed < AT_ONCE as u64 {
-            let over = self
-                .removals
-                .first()
-                .filter(|(at, _)| *at <= now)
-                .map(|(_, id)| *id);
+            let over = self.removals.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id);
             let is_full = self.ended.len() as u64 > self.limits.retain;
             let Some(id) = over.or_else(|| self.ended.first().filter(|_| is_full).map(|(_, id)| *id)) else {
                 break;
@@ -284,8 +232,6 @@ impl State {
     }
 
     fn is_expired(&self, id: JobId, now: Timestamp) -> bool {
-        self.jobs
-            .get(&id)
-            .is_some_and(|job| job.expires <= self.unpaused(now))
+        self.jobs.get(&id).is_some_and(|job| job.expires <= self.unpaused(now))
     }
 }

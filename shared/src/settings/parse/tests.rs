@@ -4,10 +4,7 @@ use super::super::catalogue::SETTINGS;
 use super::*;
 
 fn load(env: &[(&str, &str)]) -> Result<Settings, SettingsError> {
-    Settings::load(
-        env.iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-    )
+    Settings::load(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
 }
 
 fn faults(env: &[(&str, &str)]) -> Vec<String> {
@@ -30,14 +27,8 @@ fn defaults_are_those_of_the_table() {
     assert_eq!((settings.max_workers, settings.smtp.max_connections), (10, 10));
     assert_eq!(settings.retry, RetryPolicy::default());
     assert_eq!(settings.queue.limits.max_queue_size, 1_000);
-    assert_eq!(
-        settings.mail.allowed_from,
-        AllowedFrom::Domains(vec!["b.c".into()])
-    );
-    assert_eq!(
-        (settings.server.listen.host.as_str(), settings.server.listen.port),
-        ("127.0.0.1", 8080)
-    );
+    assert_eq!(settings.mail.allowed_from, AllowedFrom::Domains(vec!["b.c".into()]));
+    assert_eq!((settings.server.listen.host.as_str(), settings.server.listen.port), ("127.0.0.1", 8080));
 }
 
 #[test]
@@ -50,11 +41,7 @@ fn files_of_the_service_before_work_as_they_are() {
         let path = file.path().to_str().unwrap();
         // The bare name is not read beside a file.
         let settings = load(&[("CONFIG_FILE", path), ("SMTP_HOST", "not.read")]).unwrap();
-        assert_eq!(
-            (settings.smtp.host.as_str(), settings.smtp.port),
-            ("smtp.163.com", 465),
-            "{extension}"
-        );
+        assert_eq!((settings.smtp.host.as_str(), settings.smtp.port), ("smtp.163.com", 465), "{extension}");
         assert_eq!((settings.server.listen.port, settings.max_workers), (8081, 4));
         assert_eq!(settings.queue.limits.max_queue_size, 1_000);
         assert_eq!(settings.mail.from.address.as_str(), "me@163.com");
@@ -92,15 +79,10 @@ fn every_fault_is_listed_by_the_name_it_was_given_by() {
         "QUEUE_TYPE = \"kafka\": memory is expected",
         "TEMPLATES_DIR = \"/no/such/folder\": a folder that exists is expected",
     ] {
-        assert!(
-            faults.iter().any(|fault| fault == expected),
-            "{expected}\nis not in {faults:#?}"
-        );
+        assert!(faults.iter().any(|fault| fault == expected), "{expected}\nis not in {faults:#?}");
     }
     assert!(
-        faults
-            .iter()
-            .any(|fault| fault.starts_with("SERVER_HOST = \"0.0.0.0\" can be reached")),
+        faults.iter().any(|fault| fault.starts_with("SERVER_HOST = \"0.0.0.0\" can be reached")),
         "{faults:#?}"
     );
     assert_eq!(faults.len(), 12, "{faults:#?}");
@@ -156,29 +138,16 @@ fn secret_is_read_from_a_file_without_its_last_line_feed() {
     let file = file("", "pass word \n");
     let path = file.path().to_str().unwrap();
     let settings = load(&[("SMTP_USER", "me@qq.com"), ("SMTP_PASS_FILE", path)]).unwrap();
-    assert_eq!(
-        settings.smtp.credentials.unwrap().pass.expose_secret(),
-        "pass word "
-    );
-    let faults = faults(&[
-        ("SMTP_USER", "me@qq.com"),
-        ("SMTP_PASS_FILE", path),
-        ("SMTP_PASS", "x"),
-    ]);
-    assert!(
-        faults[0].contains("SMTP_PASS and SMTP_PASS_FILE are both set"),
-        "{faults:?}"
-    );
+    assert_eq!(settings.smtp.credentials.unwrap().pass.expose_secret(), "pass word ");
+    let faults = faults(&[("SMTP_USER", "me@qq.com"), ("SMTP_PASS_FILE", path), ("SMTP_PASS", "x")]);
+    assert!(faults[0].contains("SMTP_PASS and SMTP_PASS_FILE are both set"), "{faults:?}");
 }
 
 #[test]
 fn api_keys_are_read_from_text_and_from_a_list() {
     let settings = load(&[("MAIL_FROM", "a@b.c"), ("API_KEYS", "app:k1,ops:k2:read+admin")]).unwrap();
     let keys = settings.auth.keys;
-    assert_eq!(
-        (keys[0].name.as_str(), keys[0].scopes.as_slice()),
-        ("app", [Scope::Send].as_slice())
-    );
+    assert_eq!((keys[0].name.as_str(), keys[0].scopes.as_slice()), ("app", [Scope::Send].as_slice()));
     assert_eq!(keys[1].scopes, [Scope::Read, Scope::Admin]);
     let file = file(
         ".yaml",
@@ -188,10 +157,7 @@ fn api_keys_are_read_from_text_and_from_a_list() {
     assert_eq!(settings.auth.keys[0].scopes, [Scope::Send, Scope::Read]);
     for bad in ["app", "app:", ":key", "a:k:fly", "a:k,a:j", "a:k,b:k", "a:k:"] {
         let faults = faults(&[("MAIL_FROM", "a@b.c"), ("API_KEYS", bad)]);
-        assert!(
-            faults.len() == 1 && faults[0].starts_with("API_KEYS: "),
-            "{bad}: {faults:?}"
-        );
+        assert!(faults.len() == 1 && faults[0].starts_with("API_KEYS: "), "{bad}: {faults:?}");
     }
 }
 
@@ -199,12 +165,7 @@ fn api_keys_are_read_from_text_and_from_a_list() {
 fn no_secret_is_ever_shown() {
     let secret = "hunter2hunter2";
     let keys = format!("app:{secret}");
-    let settings = load(&[
-        ("SMTP_USER", "me@qq.com"),
-        ("SMTP_PASS", secret),
-        ("API_KEYS", &keys),
-    ])
-    .unwrap();
+    let settings = load(&[("SMTP_USER", "me@qq.com"), ("SMTP_PASS", secret), ("API_KEYS", &keys)]).unwrap();
     assert!(!format!("{settings:?}").contains(secret));
     let keys = format!("app:{secret}:fly,:{secret}");
     let error = load(&[("SMTP_PASS", secret), ("API_KEYS", &keys)]).unwrap_err();
@@ -214,12 +175,9 @@ fn no_secret_is_ever_shown() {
 #[test]
 fn example_files_show_every_setting_with_its_default() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/emailer");
-    let default = load(&[
-        ("MAIL_FROM", "noreply@example.com"),
-        ("SMTP_USER", "me@example.com"),
-        ("SMTP_PASS", "x"),
-    ])
-    .unwrap();
+    let default =
+        load(&[("MAIL_FROM", "noreply@example.com"), ("SMTP_USER", "me@example.com"), ("SMTP_PASS", "x")])
+            .unwrap();
     for extension in ["yaml", "toml", "json"] {
         let path = format!("{folder}.{extension}");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -243,8 +201,7 @@ fn readmes_show_the_table_of_the_code() {
     let table = super::super::readme_table();
     let columns = |text: &str| -> Vec<String> {
         let rows = text.lines().filter(|line| line.starts_with("| `"));
-        rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | "))
-            .collect()
+        rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect()
     };
     for (name, is_translated) in [("README.md", false), ("README.zh-CN.md", true)] {
         let text = std::fs::read_to_string(format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
@@ -257,10 +214,7 @@ fn readmes_show_the_table_of_the_code() {
                 "{name}: the table's first columns differ from the code's"
             );
         } else {
-            assert!(
-                shown == table,
-                "{name}: run cargo run -p shared --example settings-table"
-            );
+            assert!(shown == table, "{name}: run cargo run -p shared --example settings-table");
         }
     }
 }

@@ -1,0 +1,9 @@
+//! The API over real HTTP, in front of a memory queue.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as it must be")]
+
+mod accept;
+mod access;
+mod jobs;
+mod outbox;
+mod refuse;
+mod support;
