@@ -38,10 +38,7 @@ async fn one(mut socket: TcpStream, answer: impl Fn(&str) -> Option<String>) -> 
         Some(body) => ("200 OK", body),
         None => ("404 Not Found", String::new()),
     };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     socket.write_all(head.as_bytes()).await?;
     socket.write_all(body.as_bytes()).await?;
     socket.shutdown().await

@@ -124,10 +124,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<(Report, Vec<Asked>)> {
         head: head(plan, host, path),
         body: body(plan),
         begin,
-        pace: plan
-            .rate
-            .map(|rate| Pace::start(rate, planned(plan, rate)))
-            .transpose()?,
+        pace: plan.rate.map(|rate| Pace::start(rate, planned(plan, rate))).transpose()?,
         outcome: Mutex::default(),
     };
     futures::future::join_all((0..plan.in_flight.max(1)).map(|_| run.connection())).await;
@@ -137,11 +134,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<(Report, Vec<Asked>)> {
 }
 
 /// How many requests a plan with a rate has.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a positive number of requests"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of requests")]
 fn planned(plan: &Plan, rate: f64) -> u64 {
     let by_time = plan.time.map(|time| (time.as_secs_f64() * rate) as u64);
     by_time.into_iter().chain(plan.count).min().unwrap_or(0)
@@ -175,11 +168,7 @@ impl Run<'_> {
         }
         let index = outcome.started;
         outcome.started += 1;
-        Some(Start {
-            index,
-            at: Instant::now(),
-            at_ns: now_ns(),
-        })
+        Some(Start { index, at: Instant::now(), at_ns: now_ns() })
     }
 
     fn ids(&self, index: u64) -> std::ops::Range<u64> {
@@ -208,11 +197,7 @@ impl Run<'_> {
     fn note(&self, start: &Start, status: u16) {
         let took = start.at.elapsed();
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        outcome.asked.extend(self.ids(start.index).map(|id| Asked {
-            id,
-            start_ns: start.at_ns,
-            status,
-        }));
+        outcome.asked.extend(self.ids(start.index).map(|id| Asked { id, start_ns: start.at_ns, status }));
         if status == 0 {
             outcome.errors += 1;
         } else {
@@ -250,11 +235,7 @@ fn quantile(sorted: &[Duration], permille: usize) -> Duration {
 }
 
 fn head(plan: &Plan, host: &str, path: &str) -> String {
-    let key = plan
-        .key
-        .as_ref()
-        .map(|key| format!("Authorization: Bearer {key}\r\n"))
-        .unwrap_or_default();
+    let key = plan.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
     format!("POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{key}")
 }
 
@@ -274,11 +255,7 @@ fn html(size: usize) -> String {
     let mut item = 0;
     while html.len() + END.len() < size {
         item += 1;
-        writeln!(
-            html,
-            "<p class=\"row\">Item {item}: thank you for your order, it is on its way.</p>"
-        )
-        .ok();
+        writeln!(html, "<p class=\"row\">Item {item}: thank you for your order, it is on its way.</p>").ok();
     }
     html + END
 }

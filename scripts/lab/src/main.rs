@@ -130,9 +130,7 @@ fn loopback(port: u16) -> SocketAddr {
 
 async fn run_sink(listen: &Listen) -> anyhow::Result<()> {
     let sink = Sink::start(loopback(listen.port)).await.context("--port")?;
-    sink.serve_control(loopback(listen.control))
-        .await
-        .context("--control")
+    sink.serve_control(loopback(listen.control)).await.context("--control")
 }
 
 async fn run_wire(args: &WireArgs) -> anyhow::Result<()> {
@@ -140,12 +138,8 @@ async fn run_wire(args: &WireArgs) -> anyhow::Result<()> {
         round_trip: Duration::from_millis(args.round_trip_ms),
         bytes_per_second: args.bytes_per_second,
     };
-    let wire = Wire::start(loopback(args.listen.port), args.to, plan)
-        .await
-        .context("--port")?;
-    wire.serve_control(loopback(args.listen.control))
-        .await
-        .context("--control")
+    let wire = Wire::start(loopback(args.listen.port), args.to, plan).await.context("--port")?;
+    wire.serve_control(loopback(args.listen.control)).await.context("--control")
 }
 
 async fn run_load(args: Load) -> anyhow::Result<()> {
@@ -154,11 +148,7 @@ async fn run_load(args: Load) -> anyhow::Result<()> {
         key: args.key,
         in_flight: args.in_flight,
         count: args.count,
-        time: args
-            .seconds
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .context("--seconds")?,
+        time: args.seconds.map(Duration::try_from_secs_f64).transpose().context("--seconds")?,
         rate: args.rate,
         recipients: args.recipients,
         first_id: args.first_id,
@@ -178,11 +168,7 @@ async fn run_load(args: Load) -> anyhow::Result<()> {
 fn write_log(path: &PathBuf, asked: &[Asked]) -> std::io::Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
     for asked in asked {
-        writeln!(
-            file,
-            "b{}@example.com {} {}",
-            asked.id, asked.start_ns, asked.status
-        )?;
+        writeln!(file, "b{}@example.com {} {}", asked.id, asked.start_ns, asked.status)?;
     }
     file.flush()
 }

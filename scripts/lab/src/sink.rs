@@ -77,11 +77,7 @@ impl Tally {
             if !self.seen.insert(recipient.clone()) {
                 counts.duplicates += 1;
             }
-            self.arrivals.push(Arrival {
-                recipient,
-                at_ns,
-                message_id: taken.message_id.clone(),
-            });
+            self.arrivals.push(Arrival { recipient, at_ns, message_id: taken.message_id.clone() });
         }
     }
 
@@ -117,11 +113,7 @@ impl Sink {
         let addr = listener.local_addr()?;
         let shared = Shared::default();
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self {
-            addr,
-            shared,
-            accepting,
-        })
+        Ok(Self { addr, shared, accepting })
     }
 
     /// Where it listens.
@@ -179,12 +171,7 @@ fn log(arrivals: &[Arrival]) -> String {
     let mut log = String::with_capacity(arrivals.len() * 96);
     for arrival in arrivals {
         // Writing to a string cannot fail.
-        writeln!(
-            log,
-            "{} {} {}",
-            arrival.recipient, arrival.at_ns, arrival.message_id
-        )
-        .ok();
+        writeln!(log, "{} {} {}", arrival.recipient, arrival.at_ns, arrival.message_id).ok();
     }
     log
 }

@@ -95,21 +95,14 @@ impl Wire {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
         let state = Arc::new(State {
-            switch: watch::Sender::new(Switch {
-                mode: Mode::Flow,
-                cuts: 0,
-            }),
+            switch: watch::Sender::new(Switch { mode: Mode::Flow, cuts: 0 }),
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
             bytes_there: AtomicU64::new(0),
             bytes_back: AtomicU64::new(0),
         });
         let accepting = tokio::spawn(accept(listener, to, plan, Arc::clone(&state)));
-        Ok(Self {
-            addr,
-            state,
-            accepting,
-        })
+        Ok(Self { addr, state, accepting })
     }
 
     /// Where it listens.
@@ -245,9 +238,8 @@ async fn pass(
     passed: &AtomicU64,
 ) -> std::io::Result<()> {
     // Fifty portions a second, so that a narrow wire trickles instead of bursting.
-    let portion = plan.bytes_per_second.map_or(READ, |rate| {
-        usize::try_from(rate / 50).unwrap_or(READ).clamp(1, READ)
-    });
+    let portion =
+        plan.bytes_per_second.map_or(READ, |rate| usize::try_from(rate / 50).unwrap_or(READ).clamp(1, READ));
     let (sender, mut under_way) = mpsc::channel::<(Instant, BytesMut)>(UNDER_WAY);
     let read = async move {
         loop {

@@ -18,11 +18,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(server: SocketAddr) -> Self {
-        Self {
-            server,
-            socket: None,
-            input: BytesMut::with_capacity(8 * 1024),
-        }
+        Self { server, socket: None, input: BytesMut::with_capacity(8 * 1024) }
     }
 
     /// Sends a request; the answer's status. After an error the next one is sent on a new connection.
@@ -102,28 +98,16 @@ mod tests {
         for cut in 0..whole.len() {
             assert_eq!(Answer::read(&whole[..cut]).unwrap(), None, "{cut} bytes");
         }
-        let answer = Answer {
-            status: 202,
-            keep: true,
-        };
+        let answer = Answer { status: 202, keep: true };
         assert_eq!(Answer::read(whole).unwrap(), Some(answer));
     }
 
     #[test]
     fn a_chunked_answer_ends_with_the_empty_chunk() {
         let head = "HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\nConnection: Close\r\n\r\n";
-        assert_eq!(
-            Answer::read(format!("{head}4\r\nbody\r\n").as_bytes()).unwrap(),
-            None
-        );
-        let answer = Answer {
-            status: 503,
-            keep: false,
-        };
-        assert_eq!(
-            Answer::read(format!("{head}4\r\nbody\r\n0\r\n\r\n").as_bytes()).unwrap(),
-            Some(answer)
-        );
+        assert_eq!(Answer::read(format!("{head}4\r\nbody\r\n").as_bytes()).unwrap(), None);
+        let answer = Answer { status: 503, keep: false };
+        assert_eq!(Answer::read(format!("{head}4\r\nbody\r\n0\r\n\r\n").as_bytes()).unwrap(), Some(answer));
     }
 
     #[test]

@@ -27,10 +27,7 @@ impl Pace {
     /// Starts the clock for so many requests. It has a thread of its own: a thread sleeps more exactly than the
     /// runtime's timer, whose grain is 1 ms.
     pub(super) fn start(rate: f64, requests: u64) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            rate.is_finite() && rate > 0.0,
-            "rate {rate}: a number over 0 is expected"
-        );
+        anyhow::ensure!(rate.is_finite() && rate > 0.0, "rate {rate}: a number over 0 is expected");
         let period = Duration::try_from_secs_f64(1.0 / rate).context("the rate is too low")?;
         let (sender, starts) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
@@ -45,9 +42,7 @@ impl Pace {
                 at += period;
             }
         });
-        Ok(Self {
-            starts: Mutex::new(starts),
-        })
+        Ok(Self { starts: Mutex::new(starts) })
     }
 
     /// Waits for the next start; none when all have been.

@@ -54,9 +54,7 @@ impl Protocol {
                 Phase::Over => return,
                 Phase::Content { searched } => {
                     let Some(size) = content_end(input, searched) else {
-                        self.phase = Phase::Content {
-                            searched: input.len(),
-                        };
+                        self.phase = Phase::Content { searched: input.len() };
                         return;
                     };
                     taken(Taken {
@@ -142,8 +140,7 @@ fn message_id(content: &[u8]) -> String {
     head.split(|byte| *byte == b'\n')
         .find_map(|line| {
             let (name, value) = line.split_at_checked(b"message-id:".len())?;
-            name.eq_ignore_ascii_case(b"message-id:")
-                .then(|| value.trim_ascii())
+            name.eq_ignore_ascii_case(b"message-id:").then(|| value.trim_ascii())
         })
         .map(|id| String::from_utf8_lossy(id).trim_matches(['<', '>']).to_owned())
         .unwrap_or_default()
@@ -174,21 +171,13 @@ DATA\r\n.\r\nQUIT\r\n";
     }
 
     fn expected() -> (Vec<Taken>, Vec<u16>, bool) {
-        let first = Taken {
-            recipients: vec!["b1@x.org".into()],
-            message_id: "one@x.org".into(),
-            size: 42,
-        };
+        let first = Taken { recipients: vec!["b1@x.org".into()], message_id: "one@x.org".into(), size: 42 };
         let second = Taken {
             recipients: vec!["b2@x.org".into(), "b3@x.org".into()],
             message_id: String::new(),
             size: 3,
         };
-        (
-            vec![first, second],
-            vec![250, 250, 250, 354, 250, 250, 250, 250, 354, 250, 221],
-            true,
-        )
+        (vec![first, second], vec![250, 250, 250, 354, 250, 250, 250, 250, 354, 250, 221], true)
     }
 
     #[test]
@@ -199,11 +188,7 @@ DATA\r\n.\r\nQUIT\r\n";
     #[test]
     fn pieces_of_any_size_give_the_same_answers() {
         for size in 1..SESSION.len() {
-            assert_eq!(
-                run(SESSION.chunks(size).map(<[u8]>::to_vec)),
-                expected(),
-                "pieces of {size}"
-            );
+            assert_eq!(run(SESSION.chunks(size).map(<[u8]>::to_vec)), expected(), "pieces of {size}");
         }
     }
 

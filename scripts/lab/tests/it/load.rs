@@ -59,13 +59,7 @@ async fn serve(socket: TcpStream, seen: Seen, statuses: &'static [u16], after: D
             }
         }
         let head = head.to_ascii_lowercase();
-        let length = head
-            .split_once("content-length: ")?
-            .1
-            .lines()
-            .next()?
-            .parse()
-            .ok()?;
+        let length = head.split_once("content-length: ")?.1.lines().next()?.parse().ok()?;
         let mut body = vec![0; length];
         socket.read_exact(&mut body).await.ok()?;
         tokio::time::sleep(after).await;
@@ -105,12 +99,7 @@ async fn a_request_has_a_page_the_fields_the_key_and_an_idempotency_key_of_its_o
     let Value::Object(fields) = json!({"on_ambiguous": "hold"}) else {
         unreachable!("it is written as an object")
     };
-    let plan = Plan {
-        key: Some("secret".into()),
-        idempotent: true,
-        fields,
-        ..api.plan()
-    };
+    let plan = Plan { key: Some("secret".into()), idempotent: true, fields, ..api.plan() };
     load::run(&plan).await.unwrap();
 
     let seen = api.seen.lock().unwrap();
@@ -137,15 +126,9 @@ async fn answers_are_counted_by_status() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_for_each_request() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let api = Api::start(&[202], Duration::ZERO).await;
-    let plan = Plan {
-        url: format!("http://{nobody}/"),
-        ..api.plan()
-    };
+    let plan = Plan { url: format!("http://{nobody}/"), ..api.plan() };
     let (report, asked) = load::run(&plan).await.unwrap();
     assert_eq!((report.requests, report.errors), (0, 20));
     assert!(asked.iter().all(|asked| asked.status == 0));
@@ -155,12 +138,7 @@ async fn a_server_that_is_not_there_is_an_error_for_each_request() {
 async fn a_stall_counts_for_every_request_that_it_held_up() {
     // One connection, an answer takes 20 ms, a request is meant to start each ms: the last one waits for all others.
     let api = Api::start(&[202], Duration::from_millis(20)).await;
-    let plan = Plan {
-        in_flight: 1,
-        count: Some(10),
-        rate: Some(1000.0),
-        ..api.plan()
-    };
+    let plan = Plan { in_flight: 1, count: Some(10), rate: Some(1000.0), ..api.plan() };
     let (report, _) = load::run(&plan).await.unwrap();
     assert_eq!(report.requests, 10);
     assert!(report.max_ms >= 190.0, "{}", report.max_ms);
@@ -170,10 +148,6 @@ async fn a_stall_counts_for_every_request_that_it_held_up() {
 #[tokio::test]
 async fn a_plan_without_an_end_is_refused() {
     let api = Api::start(&[202], Duration::ZERO).await;
-    let plan = Plan {
-        count: None,
-        rate: Some(1.0),
-        ..api.plan()
-    };
+    let plan = Plan { count: None, rate: Some(1.0), ..api.plan() };
     assert!(load::run(&plan).await.is_err());
 }

@@ -26,16 +26,10 @@ async fn what_comes_is_counted_and_a_second_time_is_a_duplicate() {
     say(sink.addr(), &format!("EHLO me\r\n{MESSAGE}QUIT\r\n")).await;
 
     let counts = sink.counts();
-    assert_eq!(
-        (counts.messages, counts.connections, counts.duplicates),
-        (2, 2, 2)
-    );
+    assert_eq!((counts.messages, counts.connections, counts.duplicates), (2, 2, 2));
     assert!(counts.first_ns > 0 && counts.first_ns <= counts.last_ns);
-    let arrivals: Vec<_> = sink
-        .arrivals()
-        .into_iter()
-        .map(|arrival| (arrival.recipient, arrival.message_id))
-        .collect();
+    let arrivals: Vec<_> =
+        sink.arrivals().into_iter().map(|arrival| (arrival.recipient, arrival.message_id)).collect();
     let once = ["b1@x.org", "b2@x.org"].map(|to| (to.to_owned(), "m1@x.org".to_owned()));
     assert_eq!(arrivals, [once.clone(), once].concat());
 }
@@ -44,9 +38,7 @@ async fn what_comes_is_counted_and_a_second_time_is_a_duplicate() {
 async fn a_reset_forgets_all_but_open_connections() {
     let sink = started().await;
     let mut open = TcpStream::connect(sink.addr()).await.unwrap();
-    open.write_all(format!("EHLO me\r\n{MESSAGE}NOOP\r\n").as_bytes())
-        .await
-        .unwrap();
+    open.write_all(format!("EHLO me\r\n{MESSAGE}NOOP\r\n").as_bytes()).await.unwrap();
     let mut answers = Vec::new();
     while !answers.ends_with(b"taken\r\n250 2.0.0 Ok\r\n") {
         assert_ne!(open.read_buf(&mut answers).await.unwrap(), 0);
@@ -54,11 +46,7 @@ async fn a_reset_forgets_all_but_open_connections() {
 
     sink.reset();
 
-    let expected = Counts {
-        open: 1,
-        peak: 1,
-        ..Counts::default()
-    };
+    let expected = Counts { open: 1, peak: 1, ..Counts::default() };
     assert_eq!(sink.counts(), expected);
     assert!(sink.arrivals().is_empty());
 }
@@ -74,11 +62,7 @@ async fn the_control_port_tells_the_counts_and_the_log() {
             tokio::task::yield_now().await;
         }
         let ask = |what: &'static str| say_http(control, what);
-        (
-            ask("GET / ").await,
-            ask("GET /log ").await,
-            ask("GET /else ").await,
-        )
+        (ask("GET / ").await, ask("GET /log ").await, ask("GET /else ").await)
     };
     let (counts, log, unknown) = tokio::select! {
         answers = asking => answers,
@@ -94,8 +78,5 @@ async fn say_http(addr: std::net::SocketAddr, what: &str) -> String {
 }
 
 fn free_port() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

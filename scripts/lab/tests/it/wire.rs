@@ -28,9 +28,7 @@ async fn echo() -> SocketAddr {
 }
 
 async fn wire(plan: Plan) -> (Wire, TcpStream) {
-    let wire = Wire::start(([127, 0, 0, 1], 0).into(), echo().await, plan)
-        .await
-        .unwrap();
+    let wire = Wire::start(([127, 0, 0, 1], 0).into(), echo().await, plan).await.unwrap();
     let client = TcpStream::connect(wire.addr()).await.unwrap();
     client.set_nodelay(true).unwrap();
     (wire, client)
@@ -48,11 +46,7 @@ async fn round(client: &mut TcpStream, what: &[u8]) -> Duration {
 #[tokio::test]
 async fn a_round_trip_takes_its_time_and_the_first_one_the_handshake_too() {
     let round_trip = Duration::from_millis(40);
-    let (_wire, mut client) = wire(Plan {
-        round_trip,
-        ..Plan::default()
-    })
-    .await;
+    let (_wire, mut client) = wire(Plan { round_trip, ..Plan::default() }).await;
     assert!(round(&mut client, b"first").await >= round_trip * 2);
     assert!(round(&mut client, b"second").await >= round_trip);
 }
@@ -60,11 +54,7 @@ async fn a_round_trip_takes_its_time_and_the_first_one_the_handshake_too() {
 #[tokio::test]
 async fn what_is_said_without_waiting_shares_a_round_trip() {
     let round_trip = Duration::from_millis(100);
-    let (_wire, mut client) = wire(Plan {
-        round_trip,
-        ..Plan::default()
-    })
-    .await;
+    let (_wire, mut client) = wire(Plan { round_trip, ..Plan::default() }).await;
     round(&mut client, b"handshake").await;
     let start = Instant::now();
     for _ in 0..50 {
@@ -78,9 +68,7 @@ async fn what_is_said_without_waiting_shares_a_round_trip() {
 #[tokio::test]
 async fn bytes_and_the_end_pass_unchanged() {
     let (wire, client) = wire(Plan::default()).await;
-    let sent: Vec<u8> = (0..1_000_000_u32)
-        .map(|n| n.to_le_bytes()[n as usize % 3])
-        .collect();
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
     let (mut reader, mut writer) = client.into_split();
     let expected = sent.clone();
     let writing = tokio::spawn(async move {
@@ -91,19 +79,12 @@ async fn bytes_and_the_end_pass_unchanged() {
     reader.read_to_end(&mut back).await.unwrap();
     writing.await.unwrap();
     assert!(back == expected, "{} bytes came back", back.len());
-    assert_eq!(
-        (wire.counts().bytes_there, wire.counts().bytes_back),
-        (1_000_000, 1_000_000)
-    );
+    assert_eq!((wire.counts().bytes_there, wire.counts().bytes_back), (1_000_000, 1_000_000));
 }
 
 #[tokio::test]
 async fn a_narrow_wire_passes_no_more_than_its_rate() {
-    let (_wire, mut client) = wire(Plan {
-        bytes_per_second: Some(100_000),
-        ..Plan::default()
-    })
-    .await;
+    let (_wire, mut client) = wire(Plan { bytes_per_second: Some(100_000), ..Plan::default() }).await;
     let took = round(&mut client, &b"x".repeat(30_000)).await;
     assert!(took >= Duration::from_millis(250), "{took:?}");
 }
@@ -146,13 +127,8 @@ async fn a_wire_that_refuses_resets_new_connections_only() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_resets_the_client() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let wire = Wire::start(([127, 0, 0, 1], 0).into(), nobody, Plan::default())
-        .await
-        .unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let wire = Wire::start(([127, 0, 0, 1], 0).into(), nobody, Plan::default()).await.unwrap();
     let mut client = TcpStream::connect(wire.addr()).await.unwrap();
     let error = client.read(&mut [0; 1]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
