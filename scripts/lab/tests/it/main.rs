@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 mod load;
+mod readme;
 mod sink;
 mod wire;
