@@ -5,7 +5,7 @@
 
 mod auth;
 mod guard;
-pub mod metrics;
+mod metrics;
 mod problem;
 pub mod program;
 mod request;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::{App, HttpServer, middleware, web};
+use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::clock::Clock;
 use shared::queue::Queue;
@@ -50,10 +50,14 @@ struct Site {
     keys: Keys,
     composer: Composer,
     gauges: metrics::QueueGauges,
+    jobs: metrics::JobMeters,
 }
 
 /// How long a client may take for its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to close its side of a connection that is over.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection is kept for the next request: longer than a load balancer keeps it, so that it is the
 /// balancer that closes.
@@ -64,23 +68,26 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// # Errors
 /// When the listener cannot be used.
 pub fn build(deps: Deps, listener: TcpListener) -> std::io::Result<Server> {
-    let keys = Keys::new(&deps.settings.auth);
-    let gauges = metrics::QueueGauges::default();
-    let timeout = deps.settings.shutdown_timeout.as_secs();
-    let site = web::Data::new(Site { deps, keys, composer: Composer::default(), gauges });
+    let site = web::Data::new(Site {
+        keys: Keys::new(&deps.settings.auth),
+        composer: Composer::default(),
+        gauges: metrics::QueueGauges::default(),
+        jobs: metrics::JobMeters::new(),
+        deps,
+    });
+    let stop_timeout = site.deps.settings.shutdown_timeout.as_secs();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(site.clone())
-            .app_data(web::PayloadConfig::new(site.deps.settings.server.max_body))
             .configure(routes::configure)
             .default_service(web::to(problem::not_found))
-            .wrap(middleware::from_fn(guard::guard))
-            .wrap(middleware::Compress::default())
     });
     Ok(server
         .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(timeout)
+        .tcp_nodelay(true)
+        .shutdown_timeout(stop_timeout)
         .disable_signals()
         .listen(listener)?
         .run())
