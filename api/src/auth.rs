@@ -14,8 +14,8 @@ use crate::problem::{Code, Problem};
 /// The keys, as digests: comparing them tells nothing of a key.
 pub(crate) struct Keys {
     known: Vec<Known>,
-    /// No key is asked for.
-    open: bool,
+    /// Who calls where no key is asked for.
+    anyone: Option<Caller>,
     /// Only requests to a loopback name are answered.
     loopback_only: bool,
 }
@@ -41,10 +41,10 @@ impl Keys {
                 scopes: key.scopes.clone(),
             })
             .collect();
-        let open = known.is_empty() || auth.disabled;
+        let anyone = (known.is_empty() || auth.disabled).then(|| Caller("".into()));
         // A page in a browser on this machine can reach a loopback address by a name of its own: only loopback names
         // are answered, so that it gets nowhere (DNS rebinding).
-        Self { open, loopback_only: known.is_empty() && !auth.disabled, known }
+        Self { anyone, loopback_only: known.is_empty() && !auth.disabled, known }
     }
 
     /// Whether a request to this `Host`, from a page of this `Origin`, is answered.
@@ -71,8 +71,8 @@ impl Keys {
 
     /// The caller, where its key has the scope.
     pub(crate) fn check(&self, authorization: Option<&str>, scope: Scope) -> Result<Caller, Problem> {
-        if self.open {
-            return Ok(Caller("".into()));
+        if let Some(anyone) = &self.anyone {
+            return Ok(anyone.clone());
         }
         let unauthorized = || Problem::new(Code::Unauthorized, "Send Authorization: Bearer <key>.");
         let (scheme, key) = authorization.and_then(|text| text.split_once(' ')).ok_or_else(unauthorized)?;
@@ -127,9 +127,10 @@ fn is_loopback_name(host: &str) -> bool {
         Some(literal) => literal.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    name == "localhost"
-        || name.ends_with(".localhost")
+    let name = name.trim_end_matches('.');
+    let is_local = |label: &str| label.eq_ignore_ascii_case("localhost");
+    is_local(name)
+        || name.rsplit_once('.').is_some_and(|(_, last)| is_local(last))
         || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
