@@ -12,10 +12,13 @@ mod request;
 mod routes;
 
 use std::net::TcpListener;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::dev::Server;
+use actix_web::http::StatusCode;
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::clock::Clock;
@@ -23,9 +26,11 @@ use shared::queue::Queue;
 use shared::settings::Settings;
 use shared::shutdown::Shutdown;
 use shared::template::TemplateStore;
+use tokio::sync::Semaphore;
 use worker::compose::Composer;
 
 use crate::auth::Keys;
+use crate::problem::Problem;
 
 /// What the API stands on. The caller owns all of it.
 #[derive(Clone)]
@@ -51,6 +56,25 @@ struct Site {
     composer: Composer,
     gauges: metrics::QueueGauges,
     jobs: metrics::JobMeters,
+    /// One for each core: who renders holds one, so that what is rendered at once leaves the connections their turn.
+    renders: Arc<Semaphore>,
+}
+
+impl Site {
+    /// Runs what takes CPU time off the threads that serve connections.
+    async fn render<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let lost = || Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR);
+        let permit = Arc::clone(&self.renders).acquire_owned().await.map_err(|_| lost())?;
+        // The permit goes along: who hangs up does not end the work.
+        let held = move || {
+            let _permit = permit;
+            work()
+        };
+        web::block(held).await.map_err(|_| lost())
+    }
 }
 
 /// How long a client may take for its request's head.
@@ -73,6 +97,7 @@ pub fn build(deps: Deps, listener: TcpListener) -> std::io::Result<Server> {
         composer: Composer::default(),
         gauges: metrics::QueueGauges::default(),
         jobs: metrics::JobMeters::new(),
+        renders: Arc::new(Semaphore::new(available_parallelism().map_or(2, NonZero::get))),
         deps,
     });
     let stop_timeout = site.deps.settings.shutdown_timeout.as_secs();

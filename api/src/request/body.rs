@@ -107,12 +107,61 @@ fn patience(received: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::FromRequest;
+    use actix_web::dev;
+    use actix_web::error::PayloadError;
+    use actix_web::test::TestRequest;
+    use futures::stream::{self, Stream};
+
     use super::*;
+
+    async fn read_stream<S>(body: S) -> Result<Bytes, Problem>
+    where
+        S: Stream<Item = Result<Bytes, PayloadError>> + 'static,
+    {
+        let request = TestRequest::default().insert_header(("content-type", "application/json"));
+        let request = request.to_http_request();
+        let mut incoming = dev::Payload::Stream { payload: Box::pin(body) as _ };
+        let payload = Payload::from_request(&request, &mut incoming).await.unwrap();
+        read(&request, payload, 1024 * 1024).await
+    }
+
+    fn pieces(count: usize, size: usize) -> impl Iterator<Item = Result<Bytes, PayloadError>> {
+        (0..count).map(move |_| Ok(Bytes::from(vec![b' '; size])))
+    }
 
     #[test]
     fn patience_grows_with_what_has_come() {
         assert_eq!(patience(0), GRACE);
         assert_eq!(patience(PACE - 1), GRACE);
         assert_eq!(patience(20 * 1024 * 1024), GRACE + Duration::from_secs(1_280));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_that_stops_coming_is_given_up() {
+        let began = Instant::now();
+        let stopped = stream::iter(pieces(2, PACE)).chain(stream::pending());
+        let problem = read_stream(stopped).await.unwrap_err();
+        assert_eq!(problem.to_string(), "The body did not come in time.");
+        assert_eq!(began.elapsed().as_secs(), GRACE.as_secs() + 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_that_trickles_is_given_up_and_one_that_keeps_the_pace_is_not() {
+        let every_second = |size| {
+            stream::iter(pieces(60, size)).then(async |piece| {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                piece
+            })
+        };
+        assert!(read_stream(every_second(1)).await.is_err());
+        assert_eq!(read_stream(every_second(PACE)).await.unwrap().len(), 60 * PACE);
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_of_a_body_that_is_too_large_is_bounded() {
+        let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[b' '; 4096])));
+        let problem = read_stream(endless).await.unwrap_err();
+        assert!(problem.to_string().contains("server.max_body"), "{problem}");
     }
 }

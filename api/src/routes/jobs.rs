@@ -19,6 +19,9 @@ const PAGE: usize = 50;
 /// Jobs on a page at most.
 const PAGE_LIMIT: usize = 200;
 
+/// Parameters of a listing at most: more than there are names.
+const PARAMETERS: usize = 20;
+
 /// A job as users see it.
 pub(super) fn view(job: &JobRecord) -> Value {
     let mut view = Map::new();
@@ -83,6 +86,10 @@ pub(super) async fn list(site: web::Data<Site>, request: HttpRequest) -> Result<
 fn query(pairs: &[Pair]) -> Result<(JobFilter, usize, Option<JobId>), Faults> {
     let (mut filter, mut limit, mut after) = (JobFilter::default(), PAGE, None);
     let mut faults = Faults::default();
+    if pairs.len() > PARAMETERS {
+        faults.add("?", Rule::TooMany, format!("at most {PARAMETERS} parameters are allowed"));
+        return Err(faults);
+    }
     for (n, Pair(name, value)) in pairs.iter().enumerate() {
         let mut bad = |code, message: &str| faults.add(format!("?{name}"), code, message);
         if pairs[..n].iter().any(|Pair(other, _)| other == name) {

@@ -23,6 +23,7 @@ use shared::template::Bundle;
 
 use crate::Site;
 use crate::auth::Caller;
+use crate::guard::RequestId;
 use crate::problem::{Code, Fault, Problem, Rule};
 use crate::request::{self, Wanted, WantedBody};
 
@@ -40,6 +41,7 @@ const RETRY_UNAVAILABLE: u32 = 2;
 pub(super) async fn send_event_email(
     site: web::Data<Site>,
     caller: ReqData<Caller>,
+    id: ReqData<RequestId>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
@@ -48,7 +50,7 @@ pub(super) async fn send_event_email(
     let key = idempotency::parse(&request, &caller, &body)?;
     match prepare(&site, &body).await {
         Ok(prepared) if prepared.dry_run => dry_run::show(site, prepared).await,
-        Ok(prepared) => accept(&site, prepared, key).await,
+        Ok(prepared) => accept(&site, &id, prepared, key).await,
         // What was accepted once is answered again, whatever its template, its time or the rules have become since.
         Err(problem) => match &key {
             Some(key) => idempotency::replay(&site, key, &body).await?.ok_or(problem),
@@ -81,7 +83,7 @@ struct Prepared {
     dry_run: bool,
 }
 
-async fn prepare(site: &web::Data<Site>, body: &[u8]) -> Result<Prepared, Problem> {
+async fn prepare(site: &Site, body: &[u8]) -> Result<Prepared, Problem> {
     let settings = &site.deps.settings;
     let now = site.deps.clock.now();
     let (draft, faults) = request::draft(body)?;
@@ -100,7 +102,7 @@ async fn prepare(site: &web::Data<Site>, body: &[u8]) -> Result<Prepared, Proble
             data: data.clone(),
             recipients: std::mem::take(&mut wanted.recipients),
         };
-        wanted.recipients = render::all(job).await?;
+        wanted.recipients = render::all(site, job).await?;
     }
     // Last, so that a request which breaks a rule is told its rules.
     if let Some(from) = &wanted.from
@@ -142,7 +144,12 @@ fn assemble(site: &Site, wanted: Wanted) -> Prepared {
     }
 }
 
-async fn accept(site: &Site, prepared: Prepared, key: Option<Idempotency>) -> Result<HttpResponse, Problem> {
+async fn accept(
+    site: &Site,
+    id: &RequestId,
+    prepared: Prepared,
+    key: Option<Idempotency>,
+) -> Result<HttpResponse, Problem> {
     let settings = &site.deps.settings;
     let addresses: Vec<Address> = prepared.recipients.iter().map(|one| one.mailbox.address.clone()).collect();
     let has_key = key.is_some();
@@ -164,6 +171,8 @@ async fn accept(site: &Site, prepared: Prepared, key: Option<Idempotency>) -> Re
     if !accepted.replayed {
         site.jobs.accepted(accepted.count);
     }
+    let Accepted { batch, count, replayed, .. } = accepted;
+    tracing::debug!(request.id = %id.0, %batch, count, replayed, "accepted");
     Ok(answer(accepted, &addresses))
 }
 

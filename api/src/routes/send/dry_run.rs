@@ -10,7 +10,7 @@ use worker::compose::NotBuilt;
 
 use super::Prepared;
 use crate::Site;
-use crate::problem::{Code, Fault, Problem, Rule};
+use crate::problem::{Fault, Problem, Rule};
 use crate::routes::outbox;
 
 /// How many messages are shown, at most.
@@ -18,9 +18,9 @@ const SHOWN: usize = 10;
 
 /// 200 with the messages. Composed off the threads that serve connections.
 pub(super) async fn show(site: web::Data<Site>, prepared: Prepared) -> Result<HttpResponse, Problem> {
-    let composed = web::block(move || messages(&site, &prepared)).await;
-    let lost = |_| Problem::new(Code::QueueUnavailable, "The request was not taken. Try again.");
-    Ok(HttpResponse::Ok().json(composed.map_err(lost)??))
+    let composer = site.clone();
+    let messages = site.render(move || messages(&composer, &prepared)).await??;
+    Ok(HttpResponse::Ok().json(messages))
 }
 
 fn messages(site: &Site, prepared: &Prepared) -> Result<Value, Fault> {

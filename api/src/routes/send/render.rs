@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use actix_web::web;
 use serde_json::{Map, Value};
 use shared::job::Recipient;
 use shared::template::{Compiled, RenderError};
 
-use crate::problem::{Code, Fault, Faults, Problem, Rule};
+use crate::Site;
+use crate::problem::{Fault, Faults, Problem, Rule};
 
 /// How many faults are told at most: the recipients of a batch tend to lack the same.
 const FAULTS: usize = 20;
@@ -22,13 +22,12 @@ pub(super) struct Job {
 }
 
 /// The recipients, when all of their messages render.
-pub(super) async fn all(job: Job) -> Result<Vec<Recipient>, Problem> {
-    let rendered = web::block(move || match render(&job) {
+pub(super) async fn all(site: &Site, job: Job) -> Result<Vec<Recipient>, Problem> {
+    let rendered = site.render(move || match render(&job) {
         faults if faults.is_empty() => Ok(job.recipients),
         faults => Err(faults),
     });
-    let lost = |_| Problem::new(Code::QueueUnavailable, "The request was not taken. Try again.");
-    Ok(rendered.await.map_err(lost)??)
+    Ok(rendered.await??)
 }
 
 /// Recipients without data of their own get the same: that is rendered once.
