@@ -1,25 +1,45 @@
-//! What every request passes: its id, the `Host` rule, its key, the metrics; and what every response gets.
+//! What every request passes: its id, the `Host` rule, its key; and what every response gets: the id, its form where it
+//! is an error, the headers, its place in the metrics.
+
+use std::rc::Rc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, HOST, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, ORIGIN,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use tokio::time::Instant;
 
+use crate::Site;
+use crate::auth::Access;
+use crate::metrics::RouteMeters;
 use crate::problem::Problem;
-use crate::{Site, auth, metrics};
+
+/// What the guard knows of a route: the route's data.
+pub(crate) struct Guarded {
+    pub(crate) access: Access,
+    pub(crate) meters: RouteMeters,
+}
 
 /// Names a request in logs and errors: taken from `X-Request-Id`, or made.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestId(pub(crate) String);
+pub(crate) struct RequestId(pub(crate) Rc<str>);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken.
 const ID_LIMIT: usize = 128;
+
+/// Headers of every response. What is answered is data: no browser is to guess at it, show it or keep it.
+const HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+];
 
 pub(crate) async fn guard(
     request: ServiceRequest,
@@ -27,51 +47,58 @@ pub(crate) async fn guard(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let began = Instant::now();
     let id = request_id(&request);
-    request.extensions_mut().insert(RequestId(id.clone()));
-    // The pattern, not the path: a label must not carry ids.
-    let route = request.match_pattern().unwrap_or_else(|| "unknown".into());
+    request.extensions_mut().insert(RequestId(Rc::clone(&id)));
+    let route = request.app_data::<Rc<Guarded>>().map(Rc::clone);
     let method = request.method().clone();
-    let response = if let Err(problem) = admit(&request) {
-        request.into_response(problem.response(&id))
-    } else {
-        next.call(request).await?.map_into_boxed_body()
+    let mut response = match admit(&request, route.as_deref()) {
+        Ok(()) => next.call(request).await?.map_into_boxed_body(),
+        Err(problem) => request.into_response(problem.response(&id)),
     };
-    // A handler's own problem does not know the request's id.
-    let mut response = match response.response().error().and_then(|error| error.as_error::<Problem>()) {
-        Some(problem) => {
-            let problem = problem.response(&id);
-            response.into_response(problem)
-        }
-        None => response,
-    };
+    // A handler's own problem does not know the request's id; an extractor's error has another form.
+    if let Some(error) = response.response().error() {
+        let problem = match error.as_error::<Problem>() {
+            Some(problem) => problem.response(&id),
+            None => Problem::of_status(response.status()).response(&id),
+        };
+        response = response.into_response(problem);
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);
     }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    metrics::answered(&route, &method, response.status().as_u16(), began.elapsed());
+    for (name, value) in HEADERS {
+        headers.insert(name, value);
+    }
+    if let Some(route) = route {
+        let (status, time) = (response.status(), began.elapsed());
+        route.meters.answered(&method, status, time);
+        tracing::debug!(
+            request.id = %id, %method, route = route.meters.pattern(), status = status.as_u16(), ?time, "answered"
+        );
+    }
     Ok(response)
 }
 
-fn admit(request: &ServiceRequest) -> Result<(), Problem> {
-    let Some(site) = request.app_data::<web::Data<Site>>() else {
+fn admit(request: &ServiceRequest, route: Option<&Guarded>) -> Result<(), Problem> {
+    let (Some(site), Some(route)) = (request.app_data::<web::Data<Site>>(), route) else {
         return Err(Problem::not_found());
     };
-    let Some(scope) = auth::scope(request.method(), request.path()) else {
-        return Ok(());
-    };
     let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    site.keys.check_host(header(HOST).or_else(|| request.uri().host()).unwrap_or_default())?;
-    let caller = site.keys.check(header(AUTHORIZATION), scope)?;
-    request.extensions_mut().insert(caller);
+    let host = header(HOST).or_else(|| request.uri().host()).unwrap_or_default();
+    site.keys.check_host(host, header(ORIGIN))?;
+    if let Some(scope) = route.access.scope(request.method()) {
+        let caller = site.keys.check(header(AUTHORIZATION), scope)?;
+        request.extensions_mut().insert(caller);
+    }
     Ok(())
 }
 
-fn request_id(request: &ServiceRequest) -> String {
+fn request_id(request: &ServiceRequest) -> Rc<str> {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let is_sane =
         |id: &&str| !id.is_empty() && id.len() <= ID_LIMIT && id.bytes().all(|b| b.is_ascii_graphic());
-    given.filter(is_sane).map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), ToOwned::to_owned)
+    match given.filter(is_sane) {
+        Some(id) => id.into(),
+        None => (&*uuid::Uuid::now_v7().simple().encode_lower(&mut [0; 32])).into(),
+    }
 }

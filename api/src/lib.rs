@@ -5,27 +5,32 @@
 
 mod auth;
 mod guard;
-pub mod metrics;
+mod metrics;
 mod problem;
 pub mod program;
 mod request;
 mod routes;
 
 use std::net::TcpListener;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::{App, HttpServer, middleware, web};
+use actix_web::http::StatusCode;
+use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::clock::Clock;
 use shared::queue::Queue;
 use shared::settings::Settings;
 use shared::shutdown::Shutdown;
 use shared::template::TemplateStore;
+use tokio::sync::Semaphore;
 use worker::compose::Composer;
 
 use crate::auth::Keys;
+use crate::problem::Problem;
 
 /// What the API stands on. The caller owns all of it.
 #[derive(Clone)]
@@ -50,10 +55,33 @@ struct Site {
     keys: Keys,
     composer: Composer,
     gauges: metrics::QueueGauges,
+    jobs: metrics::JobMeters,
+    /// One for each core: who renders holds one, so that what is rendered at once leaves the connections their turn.
+    renders: Arc<Semaphore>,
+}
+
+impl Site {
+    /// Runs what takes CPU time off the threads that serve connections.
+    async fn render<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let lost = || Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR);
+        let permit = Arc::clone(&self.renders).acquire_owned().await.map_err(|_| lost())?;
+        // The permit goes along: who hangs up does not end the work.
+        let held = move || {
+            let _permit = permit;
+            work()
+        };
+        web::block(held).await.map_err(|_| lost())
+    }
 }
 
 /// How long a client may take for its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to close its side of a connection that is over.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection is kept for the next request: longer than a load balancer keeps it, so that it is the
 /// balancer that closes.
@@ -64,23 +92,27 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// # Errors
 /// When the listener cannot be used.
 pub fn build(deps: Deps, listener: TcpListener) -> std::io::Result<Server> {
-    let keys = Keys::new(&deps.settings.auth);
-    let gauges = metrics::QueueGauges::default();
-    let timeout = deps.settings.shutdown_timeout.as_secs();
-    let site = web::Data::new(Site { deps, keys, composer: Composer::default(), gauges });
+    let site = web::Data::new(Site {
+        keys: Keys::new(&deps.settings.auth),
+        composer: Composer::default(),
+        gauges: metrics::QueueGauges::default(),
+        jobs: metrics::JobMeters::new(),
+        renders: Arc::new(Semaphore::new(available_parallelism().map_or(2, NonZero::get))),
+        deps,
+    });
+    let stop_timeout = site.deps.settings.shutdown_timeout.as_secs();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(site.clone())
-            .app_data(web::PayloadConfig::new(site.deps.settings.server.max_body))
             .configure(routes::configure)
             .default_service(web::to(problem::not_found))
-            .wrap(middleware::from_fn(guard::guard))
-            .wrap(middleware::Compress::default())
     });
     Ok(server
         .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(timeout)
+        .tcp_nodelay(true)
+        .shutdown_timeout(stop_timeout)
         .disable_signals()
         .listen(listener)?
         .run())

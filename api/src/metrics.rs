@@ -1,96 +1,95 @@
-//! What the API measures, and the recorder behind `/metrics`.
+//! What the API counts. Handles are made once, for each of the server's threads: counting is an atomic addition.
+//!
+//! Names, buckets and the recorder are in [`shared::metrics`].
 
+use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use actix_web::http::Method;
-use metrics::{counter, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use actix_web::http::{Method, StatusCode};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::job::{Priority, Status};
 use shared::queue::{Queue, Stats};
 
-/// Seconds: from a local relay's millisecond to the ten minutes that a final dot may take.
-const BUCKETS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+/// The handles of one route, in one of the server's threads.
+pub(crate) struct RouteMeters {
+    pattern: &'static str,
+    seconds: Histogram,
+    /// One for each method and status that has been answered: a handful.
+    answers: RefCell<Vec<(&'static str, StatusCode, Counter)>>,
+}
 
-/// Installs the recorder of the process.
-///
-/// # Errors
-/// When there is one already.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = recorder()?.install_recorder()?;
-    for (name, help) in DESCRIPTIONS {
-        match *help {
-            Kind::Counter(help) => metrics::describe_counter!(*name, help),
-            Kind::Gauge(help) => metrics::describe_gauge!(*name, help),
-            Kind::Histogram(help) => metrics::describe_histogram!(*name, help),
-        }
+impl RouteMeters {
+    /// `pattern` is the label: it names no id.
+    pub(crate) fn new(pattern: &'static str) -> Self {
+        let seconds = histogram!("emailer_http_request_seconds", "route" => pattern);
+        Self { pattern, seconds, answers: RefCell::default() }
     }
-    Ok(handle)
+
+    pub(crate) fn pattern(&self) -> &'static str {
+        self.pattern
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, method: &Method, status: StatusCode, time: Duration) {
+        self.seconds.record(time);
+        let method = word(method);
+        let mut answers = self.answers.borrow_mut();
+        let known = answers.iter().find(|(m, s, _)| (*m, *s) == (method, status));
+        if let Some((_, _, counter)) = known {
+            counter.increment(1);
+            return;
+        }
+        let counter = counter!(
+            "emailer_http_requests_total",
+            "route" => self.pattern, "method" => method, "status" => status.as_str().to_owned(),
+        );
+        counter.increment(1);
+        answers.push((method, status, counter));
+    }
 }
 
-fn recorder() -> Result<PrometheusBuilder, BuildError> {
-    PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
-}
-
-/// A recorder of its own, for a test.
-///
-/// # Errors
-/// Never: the buckets are not empty.
-pub fn for_test() -> Result<PrometheusHandle, BuildError> {
-    Ok(recorder()?.build_recorder().handle())
-}
-
-enum Kind {
-    Counter(&'static str),
-    Gauge(&'static str),
-    Histogram(&'static str),
-}
-
-const DESCRIPTIONS: &[(&str, Kind)] = &[
-    ("emailer_jobs_accepted_total", Kind::Counter("Jobs that were promised with a 202")),
-    ("emailer_jobs_finished_total", Kind::Counter("Jobs that ended, by status and reason")),
-    ("emailer_attempts_total", Kind::Counter("Attempts to send, by relay and outcome")),
-    ("emailer_retries_total", Kind::Counter("Retries that were put off, by relay")),
-    ("emailer_ambiguous_total", Kind::Counter("Messages that the relay may have, by policy")),
-    ("emailer_queue_jobs", Kind::Gauge("Jobs in the queue, by state and priority")),
-    ("emailer_queue_oldest_seconds", Kind::Gauge("Since when the oldest ready job is accepted")),
-    ("emailer_send_seconds", Kind::Histogram("Time of a delivery, by relay and phase")),
-    ("emailer_time_to_sent_seconds", Kind::Histogram("From acceptance to the relay's 250")),
-    ("emailer_smtp_connections", Kind::Gauge("Open connections, by relay and state")),
-    ("emailer_relay_up", Kind::Gauge("Whether the relay can be used")),
-    ("emailer_workers_busy", Kind::Gauge("Deliveries that run")),
-    ("emailer_workers_max", Kind::Gauge("Deliveries that may run at once")),
-    ("emailer_http_requests_total", Kind::Counter("Requests, by route, method and status")),
-    ("emailer_http_request_seconds", Kind::Histogram("Time of a request, by route")),
-];
-
-/// Jobs were promised.
-pub(crate) fn accepted(jobs: u32) {
-    counter!("emailer_jobs_accepted_total").increment(u64::from(jobs));
-}
-
-/// A job ended by a person's word.
-pub(crate) fn cancelled(jobs: u64) {
-    counter!("emailer_jobs_finished_total", "status" => Status::Cancelled.as_str(), "reason" => "")
-        .increment(jobs);
-}
-
-/// A request was answered.
-pub(crate) fn answered(route: &str, method: &Method, status: u16, time: Duration) {
-    let method = match *method {
+/// A method as a label: what a client makes up is not one.
+fn word(method: &Method) -> &'static str {
+    match *method {
         Method::GET => "GET",
         Method::POST => "POST",
         Method::PUT => "PUT",
         Method::PATCH => "PATCH",
         Method::DELETE => "DELETE",
         Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
         _ => "other",
-    };
-    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-    counter!("emailer_http_requests_total", &labels).increment(1);
-    histogram!("emailer_http_request_seconds", "route" => route.to_owned()).record(time);
+    }
 }
+
+/// What is counted of jobs.
+pub(crate) struct JobMeters {
+    accepted: Counter,
+    cancelled: Counter,
+}
+
+impl JobMeters {
+    pub(crate) fn new() -> Self {
+        let cancelled = counter!(
+            "emailer_jobs_finished_total", "status" => Status::Cancelled.as_str(), "reason" => "",
+        );
+        Self { accepted: counter!("emailer_jobs_accepted_total"), cancelled }
+    }
+
+    /// Jobs were promised.
+    pub(crate) fn accepted(&self, jobs: u32) {
+        self.accepted.increment(u64::from(jobs));
+    }
+
+    /// Jobs ended by a person's word.
+    pub(crate) fn cancelled(&self, jobs: u64) {
+        self.cancelled.increment(jobs);
+    }
+}
+
+/// How often the queue is asked, at most, whoever scrapes.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// The queue's gauges, read at most once a second.
 #[derive(Default)]
@@ -100,17 +99,22 @@ pub(crate) struct QueueGauges {
 
 impl QueueGauges {
     pub(crate) async fn refresh(&self, queue: &dyn Queue) {
-        {
-            let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if read_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
-                return;
-            }
-            *read_at = Some(Instant::now());
+        if !self.take_turn(Instant::now()) {
+            return;
         }
         match queue.stats().await {
             Ok(stats) => set(&stats),
             Err(error) => tracing::warn!(%error, "the queue's gauges are old"),
         }
+    }
+
+    fn take_turn(&self, now: Instant) -> bool {
+        let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if read_at.is_some_and(|at| now.duration_since(at) < READ_EVERY) {
+            return false;
+        }
+        *read_at = Some(now);
+        true
     }
 }
 
@@ -124,5 +128,25 @@ fn set(stats: &Stats) {
         }
         gauge!("emailer_queue_oldest_seconds", "priority" => word)
             .set(stats.oldest.of(*priority).as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_is_read_at_most_once_a_second() {
+        let gauges = QueueGauges::default();
+        let now = Instant::now();
+        let turns = [0, 400, 999, 1_000, 1_500, 2_000, 5_000];
+        let taken = turns.map(|after| gauges.take_turn(now + Duration::from_millis(after)));
+        assert_eq!(taken, [true, false, false, true, false, true, true]);
+    }
+
+    #[test]
+    fn method_that_a_client_makes_up_is_no_label() {
+        assert_eq!(word(&Method::from_bytes(b"BREW").unwrap()), "other");
+        assert_eq!(word(&Method::PATCH), "PATCH");
     }
 }

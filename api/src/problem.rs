@@ -1,9 +1,15 @@
 //! Errors as RFC 9457 problem details: one table from code to status and title.
 
+mod fault;
+
+use std::rc::Rc;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
+
+pub(crate) use fault::{Fault, Faults, Rule};
 
 use crate::guard::RequestId;
 
@@ -38,18 +44,21 @@ codes! {
     QueueUnavailable = "queue_unavailable", 503, "The queue cannot be reached";
 }
 
-/// A broken rule of a request: where, which, in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Fault {
-    /// JSON pointer (RFC 6901) into the body; `?name` for a query parameter, `Name:` for a header.
-    pub(crate) pointer: String,
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Faults::from(fault).into()
+    }
 }
 
-impl Fault {
-    pub(crate) fn new(pointer: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), code, message: message.into() }
+impl From<Faults> for Problem {
+    fn from(faults: Faults) -> Self {
+        let errors = faults.into_vec();
+        let detail = match errors.as_slice() {
+            [one] => format!("{} {}", one.pointer, one.message).trim_start().to_owned(),
+            many if many.len() < Faults::LIMIT => format!("{} rules are broken; see errors.", many.len()),
+            many => format!("The first {} broken rules are in errors.", many.len()),
+        };
+        Self { errors, ..Self::new(Code::InvalidRequest, detail) }
     }
 }
 
@@ -69,22 +78,24 @@ struct Body<'a> {
 pub(crate) struct Problem {
     code: Code,
     detail: String,
-    faults: Vec<Fault>,
+    errors: Vec<Fault>,
     retry_after: Option<u32>,
-    allow: Option<&'static str>,
+    allow: Option<String>,
 }
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), faults: Vec::new(), retry_after: None, allow: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, allow: None }
     }
 
-    pub(crate) fn faults(faults: Vec<Fault>) -> Self {
-        let detail = match faults.as_slice() {
-            [one] => format!("{}: {}", one.pointer, one.message),
-            many => format!("{} rules are broken; see errors", many.len()),
-        };
-        Self { faults, ..Self::new(Code::InvalidRequest, detail) }
+    /// What the framework answers by itself, in our form.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::not_found(),
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(Code::TooLarge, "The request is too large."),
+            _ if status.is_client_error() => Self::new(Code::MalformedJson, "The request could not be read."),
+            _ => Self::new(Code::QueueUnavailable, "The request was not taken. Try again.").retry_after(2),
+        }
     }
 
     /// With a number of seconds after which to try again.
@@ -105,7 +116,7 @@ impl Problem {
             detail: &self.detail,
             code,
             request_id,
-            errors: &self.faults,
+            errors: &self.errors,
         };
         let mut response =
             HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
@@ -113,8 +124,8 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             response.insert_header((RETRY_AFTER, seconds.to_string()));
         }
-        if let Some(methods) = self.allow {
-            response.insert_header((ALLOW, methods));
+        if let Some(methods) = &self.allow {
+            response.insert_header((ALLOW, methods.as_str()));
         }
         if self.code == Code::Unauthorized {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
@@ -142,13 +153,13 @@ impl ResponseError for Problem {
 
 impl From<shared::queue::Unavailable> for Problem {
     fn from(error: shared::queue::Unavailable) -> Self {
-        tracing::error!(%error, "the queue does not answer");
+        tracing::warn!(%error, "the queue does not answer");
         Self::new(Code::QueueUnavailable, "The queue cannot be reached. Try again.").retry_after(2)
     }
 }
 
-fn request_id(request: &HttpRequest) -> String {
-    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+fn request_id(request: &HttpRequest) -> Rc<str> {
+    request.extensions().get::<RequestId>().map_or_else(|| "".into(), |id| Rc::clone(&id.0))
 }
 
 /// Answers what no route knows.
@@ -157,10 +168,10 @@ pub(crate) async fn not_found(request: HttpRequest) -> HttpResponse {
 }
 
 /// Answers a method that a route does not know.
-pub(crate) fn method_not_allowed(allow: &'static str) -> actix_web::Route {
+pub(crate) fn method_not_allowed(allow: String) -> actix_web::Route {
     actix_web::web::to(move |request: HttpRequest| {
-        let detail = format!("{allow} is allowed here.");
-        let problem = Problem { allow: Some(allow), ..Problem::new(Code::MethodNotAllowed, detail) };
+        let detail = format!("Allowed here: {allow}.");
+        let problem = Problem { allow: Some(allow.clone()), ..Problem::new(Code::MethodNotAllowed, detail) };
         async move { problem.response(&request_id(&request)) }
     })
 }

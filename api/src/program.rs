@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use shared::clock::{Clock, SystemClock};
+use shared::metrics;
 use shared::program::{Begun, CLEAN, Findings, asked_to_stop};
 use shared::queue::Queue;
 use shared::queue::memory::MemoryQueue;
@@ -14,7 +15,7 @@ use shared::shutdown::Shutdown;
 use shared::template::TemplateStore;
 use worker::{Drain, check};
 
-use crate::{Deps, build, metrics};
+use crate::{Deps, build};
 
 /// Runs until it is asked to stop; a soft stop sends what is due within `shutdown.timeout`.
 ///
@@ -41,6 +42,8 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
         shutdown: shutdown.clone(),
         metrics: metrics::install()?,
     };
+    let gathered = deps.metrics.clone();
+    tokio::spawn(async move { metrics::upkeep(&gathered).await });
     let listen = &settings.server.listen;
     let place = (listen.host.trim_matches(['[', ']']), listen.port);
     let listener = TcpListener::bind(place)

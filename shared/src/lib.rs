@@ -7,6 +7,7 @@ pub mod classify;
 pub mod clock;
 pub mod job;
 pub mod message;
+pub mod metrics;
 pub mod program;
 pub mod queue;
 pub mod reply;

@@ -1,51 +1,33 @@
 //! The rules of a request.
 
-use std::collections::HashMap;
+mod headers;
+mod labels;
+mod recipients;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
-use shared::address::{Address, Mailbox};
+use shared::address::Mailbox;
 use shared::clock::Timestamp;
 use shared::job::{OnAmbiguous, Priority, Recipient};
 use shared::message::PlainPart;
+use shared::template::Compiled;
 
-use super::SEND_AT_LIMIT;
-use super::draft::{Draft, DraftRecipient, RecipientObject};
-use super::walk::pointer;
-use crate::problem::Fault;
+use super::draft::Draft;
+use crate::problem::{Faults, Rule};
 
-/// Recipients of one request, at most.
-const RECIPIENTS: usize = 1_000;
-/// Characters of a subject, at most (RFC 5322 §2.1.1 counts octets of a line; this is what fits when encoded and folded).
+/// How far ahead a mail may be scheduled.
+const SEND_AT_LIMIT: Duration = Duration::from_hours(30 * 24);
+
+/// Characters of a subject, at most.
 const SUBJECT: usize = 998;
-/// Header fields of one request, and octets of one of them, at most.
-const HEADERS: usize = 50;
-const HEADER: usize = 900;
-/// Tags of one request, and characters of one, at most.
-const TAGS: usize = 10;
-const TAG: usize = 64;
-/// Bytes of metadata, as JSON, at most.
-const METADATA: usize = 4_096;
-/// Characters of a display name, at most.
-const NAME: usize = 256;
 
-/// Headers that are ours to set; `Content-*` and `Resent-*` too.
-const OURS: [&str; 13] = [
-    "from",
-    "to",
-    "cc",
-    "bcc",
-    "sender",
-    "date",
-    "subject",
-    "message-id",
-    "mime-version",
-    "dkim-signature",
-    "return-path",
-    "received",
-    "reply-to",
-];
+/// Levels of template data and metadata, at most. Less than the 127 that the parser takes: what is stored has them some
+/// levels further in, and must be read again.
+const LEVELS: usize = 100;
 
-/// What a request asks for; its template is not rendered yet.
+/// What a request asks for; its template is found and not rendered yet.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) subject: Option<String>,
@@ -64,290 +46,185 @@ pub(crate) struct Wanted {
     pub(crate) dry_run: bool,
 }
 
+/// Where the HTML part comes from.
 #[derive(Debug)]
 pub(crate) enum WantedBody {
     Html(String),
-    Template { data: Map<String, Value> },
+    Template { template: Arc<Compiled>, data: Map<String, Value> },
 }
 
-struct Check<'a> {
-    faults: &'a mut Vec<Fault>,
-}
+/// Finds the template of an id and a locale.
+pub(crate) type Find<'a> = &'a dyn Fn(&str, Option<&str>) -> Option<Arc<Compiled>>;
 
-/// Applies the rules. `faults` holds what is wrong already, and gets the rest; none: it is as it should be.
-pub(crate) fn check(draft: Draft, now: Timestamp, faults: &mut Vec<Fault>) -> Option<Wanted> {
-    let mut check = Check { faults };
-    let recipients = check.recipients(draft.recipients);
-    let subject = check.subject(draft.subject, draft.template_id.is_some());
-    let body = check.body(draft.body, draft.template_id, draft.template_data, draft.locale.as_deref());
-    let text = draft.text.map(|text| check.content("/text", text));
-    let from = draft.from.and_then(|from| check.mailbox("/from", &from));
-    let reply_to = draft.reply_to.and_then(|address| check.mailbox("/reply_to", &address));
-    let headers = check.headers(draft.headers.map(|headers| headers.0).unwrap_or_default());
-    let send_at = draft.send_at.and_then(|text| check.kept(send_at(&text, now)));
-    let priority =
-        check.word("/priority", draft.priority, Priority::Normal, Priority::from_word, Priority::ALL);
+/// Applies the rules. `faults` are those of type; the request is as it must be where there are none and none comes.
+pub(crate) fn check(
+    draft: Draft,
+    mut faults: Faults,
+    find: Find<'_>,
+    now: Timestamp,
+) -> Result<Wanted, Faults> {
+    let faults_of_all = &mut faults;
+    let recipients = recipients::check(draft.recipients, faults_of_all);
+    let template = Template { id: draft.template_id, data: draft.template_data, locale: draft.locale };
+    let body = body(draft.body, template, find, faults_of_all);
+    let subject = subject(draft.subject, body.as_ref(), faults_of_all);
+    let text = plain_part(draft.text, faults_of_all);
+    let from = mailbox("/from", draft.from, faults_of_all);
+    let reply_to = mailbox("/reply_to", draft.reply_to, faults_of_all);
+    let headers = headers::check(draft.headers.unwrap_or_default().0, faults_of_all);
+    let send_at = draft.send_at.and_then(|text| send_at(&text, now, faults_of_all));
+    let priority = word("/priority", draft.priority, Priority::from_word, Priority::ALL, faults_of_all);
     let on_ambiguous = draft.on_ambiguous;
-    let on_ambiguous = check.word(
-        "/on_ambiguous",
-        on_ambiguous,
-        OnAmbiguous::Resend,
-        OnAmbiguous::from_word,
-        OnAmbiguous::ALL,
-    );
-    check.tags(draft.tags.as_deref().unwrap_or_default());
-    check.metadata(draft.metadata.as_ref());
-    if !check.faults.is_empty() {
-        return None;
-    }
-    Some(Wanted {
+    let on_ambiguous =
+        word("/on_ambiguous", on_ambiguous, OnAmbiguous::from_word, OnAmbiguous::ALL, faults_of_all);
+    let tags = labels::tags(draft.tags.unwrap_or_default(), faults_of_all);
+    let metadata = labels::metadata(draft.metadata, faults_of_all);
+    let (Some(body), true) = (body, faults.is_empty()) else { return Err(faults) };
+    Ok(Wanted {
         subject,
         recipients,
-        body: body?,
-        text: match text {
-            None => PlainPart::Made,
-            Some(text) if text.is_empty() => PlainPart::LeftOut,
-            Some(text) => PlainPart::Given(text),
-        },
+        body,
+        text,
         from,
         reply_to,
         headers,
         send_at,
-        priority,
-        tags: draft.tags.unwrap_or_default(),
-        metadata: draft.metadata,
-        on_ambiguous,
+        priority: priority.unwrap_or(Priority::Normal),
+        tags,
+        metadata,
+        on_ambiguous: on_ambiguous.unwrap_or(OnAmbiguous::Resend),
         dry_run: draft.dry_run.unwrap_or(false),
     })
 }
 
-/// A time in a request; a past one is now.
-pub(super) fn send_at(text: &str, now: Timestamp) -> Result<Timestamp, Fault> {
+/// A time in a request, not too far ahead; a past one is now.
+pub(super) fn send_at(text: &str, now: Timestamp, faults: &mut Faults) -> Option<Timestamp> {
     match Timestamp::parse(text) {
-        Err(error) => Err(Fault::new("/send_at", "invalid_time", error.to_string())),
-        Ok(at) if at > now + SEND_AT_LIMIT => {
-            Err(Fault::new("/send_at", "invalid_time", "at most 30 days ahead is allowed"))
+        Ok(at) if at <= now + SEND_AT_LIMIT => return Some(at),
+        Ok(_) => faults.add("/send_at", Rule::InvalidTime, "at most 30 days ahead is allowed"),
+        Err(error) => faults.add("/send_at", Rule::InvalidTime, error.to_string()),
+    }
+    None
+}
+
+/// What a request says of its template.
+struct Template {
+    id: Option<String>,
+    data: Option<Map<String, Value>>,
+    locale: Option<String>,
+}
+
+fn body(body: Option<String>, template: Template, find: Find<'_>, faults: &mut Faults) -> Option<WantedBody> {
+    if let Some(data) = &template.data {
+        check_depth("/template_data", data, faults);
+    }
+    match (body, template.id) {
+        (Some(_), Some(_)) => {
+            faults.add("/template_id", Rule::Conflict, "body and template_id exclude each other");
+            None
         }
-        Ok(at) => Ok(at),
+        (Some(html), None) => {
+            let only_with_template =
+                [("/template_data", template.data.is_some()), ("/locale", template.locale.is_some())];
+            for (at, _) in only_with_template.into_iter().filter(|(_, is_there)| *is_there) {
+                faults.add(at, Rule::Conflict, "is only allowed with template_id");
+            }
+            if html.is_empty() {
+                faults.add("/body", Rule::Required, "a body of at least one character is expected");
+            }
+            check_nul("/body", &html, faults);
+            Some(WantedBody::Html(html))
+        }
+        (None, Some(id)) => {
+            let Some(found) = find(&id, template.locale.as_deref()) else {
+                faults.add("/template_id", Rule::UnknownTemplate, "there is no template of this name");
+                return None;
+            };
+            Some(WantedBody::Template { template: found, data: template.data.unwrap_or_default() })
+        }
+        (None, None) => {
+            if !faults.names("/body") && !faults.names("/template_id") {
+                faults.add("/body", Rule::Required, "body or template_id is expected");
+            }
+            None
+        }
     }
 }
 
-impl Check<'_> {
-    fn fault(&mut self, pointer: impl Into<String>, code: &'static str, message: impl Into<String>) {
-        self.faults.push(Fault::new(pointer, code, message));
-    }
-
-    fn kept<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
-        result.map_err(|fault| self.faults.push(fault)).ok()
-    }
-
-    /// Whether a fault of this place is told already: then that it is missing is not.
-    fn is_told(&self, pointer: &str) -> bool {
-        self.faults.iter().any(|fault| fault.pointer == pointer)
-    }
-
-    fn recipients(&mut self, recipients: Option<Vec<DraftRecipient>>) -> Vec<Recipient> {
-        let recipients = recipients.unwrap_or_default();
-        if recipients.is_empty() {
-            if !self.is_told("/recipients") {
-                self.fault("/recipients", "required", "at least one recipient is expected");
+fn subject(subject: Option<String>, body: Option<&WantedBody>, faults: &mut Faults) -> Option<String> {
+    const AT: &str = "/subject";
+    let Some(subject) = subject else {
+        match body {
+            Some(WantedBody::Template { template, .. }) if template.has_subject() => {}
+            _ if faults.names(AT) => {}
+            Some(WantedBody::Template { .. }) => {
+                faults.add(AT, Rule::Required, "a subject is expected: the template has none");
             }
-            return Vec::new();
+            // Whether the template would have had one cannot be told.
+            None if faults.names("/template_id") => {}
+            Some(WantedBody::Html(_)) | None => faults.add(AT, Rule::Required, "a subject is expected"),
         }
-        if recipients.len() > RECIPIENTS {
-            self.fault("/recipients", "too_many", format!("at most {RECIPIENTS} recipients are allowed"));
-            return Vec::new();
-        }
-        let mut seen: HashMap<String, usize> = HashMap::new();
-        let is_one = recipients.len() == 1;
-        let mut checked = Vec::with_capacity(recipients.len());
-        for (n, recipient) in recipients.into_iter().enumerate() {
-            let Some(recipient) = self.recipient(&format!("/recipients/{n}"), recipient) else {
-                continue;
-            };
-            if !is_one && let Some(first) = seen.insert(recipient.mailbox.address.key(), n) {
-                self.fault(
-                    format!("/recipients/{n}"),
-                    "duplicate",
-                    format!("the same address as /recipients/{first}"),
-                );
-            }
-            checked.push(recipient);
-        }
-        checked
+        return None;
+    };
+    if subject.is_empty() {
+        faults.add(AT, Rule::Required, "a subject of at least one character is expected");
+    } else if subject.len() > SUBJECT && subject.chars().count() > SUBJECT {
+        faults.add(AT, Rule::TooLong, format!("at most {SUBJECT} characters are allowed"));
     }
-
-    fn recipient(&mut self, at: &str, recipient: DraftRecipient) -> Option<Recipient> {
-        let (at, object) = match recipient {
-            DraftRecipient::Wrong => return None,
-            DraftRecipient::Address(email) => {
-                (at.to_owned(), RecipientObject { email: Some(email), ..RecipientObject::default() })
-            }
-            DraftRecipient::Object(object) => (format!("{at}/email"), object),
-        };
-        let Some(email) = object.email else {
-            self.fault(at, "required", "an address is expected");
-            return None;
-        };
-        let address =
-            Address::parse(email.trim()).map_err(|e| self.fault(&at, "invalid_address", e.to_string())).ok();
-        if let Some(name) = &object.name {
-            let at = at.replace("/email", "/name");
-            if name.chars().count() > NAME {
-                self.fault(&at, "too_long", format!("at most {NAME} characters are allowed"));
-            } else if name.chars().any(char::is_control) {
-                self.fault(&at, "control_character", "a name has no control characters");
-            }
-        }
-        let mailbox = Mailbox::try_new(object.name.as_deref(), address?).ok()?;
-        Some(Recipient { mailbox, data: object.data })
+    if subject.contains(['\r', '\n', '\0']) {
+        faults.add(AT, Rule::ControlCharacter, "a subject has no line break and no NUL");
     }
+    Some(subject)
+}
 
-    fn subject(&mut self, subject: Option<String>, has_template: bool) -> Option<String> {
-        const AT: &str = "/subject";
-        let Some(subject) = subject else {
-            if !has_template && !self.is_told(AT) {
-                self.fault(AT, "required", "a subject is expected");
-            }
-            return None;
-        };
-        if subject.is_empty() {
-            self.fault(AT, "required", "a subject of at least one character is expected");
-        } else if subject.chars().count() > SUBJECT {
-            self.fault(AT, "too_long", format!("at most {SUBJECT} characters are allowed"));
-        }
-        if subject.contains(['\r', '\n', '\0']) {
-            self.fault(AT, "control_character", "a subject has no line break and no NUL");
-        }
-        Some(subject)
-    }
-
-    fn body(
-        &mut self,
-        body: Option<String>,
-        template_id: Option<String>,
-        data: Option<Map<String, Value>>,
-        locale: Option<&str>,
-    ) -> Option<WantedBody> {
-        match (body, template_id) {
-            (Some(_), Some(_)) => {
-                self.fault("/template_id", "conflict", "body and template_id exclude each other");
-                None
-            }
-            (Some(html), None) => {
-                for (at, is_there) in [("/template_data", data.is_some()), ("/locale", locale.is_some())] {
-                    if is_there {
-                        self.fault(at, "conflict", "is only allowed with template_id");
-                    }
-                }
-                if html.is_empty() {
-                    self.fault("/body", "required", "a body of at least one character is expected");
-                }
-                Some(WantedBody::Html(self.content("/body", html)))
-            }
-            (None, Some(_)) => Some(WantedBody::Template { data: data.unwrap_or_default() }),
-            (None, None) => {
-                if !self.is_told("/body") && !self.is_told("/template_id") {
-                    self.fault("/body", "required", "body or template_id is expected");
-                }
-                None
-            }
+fn plain_part(text: Option<String>, faults: &mut Faults) -> PlainPart {
+    match text {
+        None => PlainPart::Made,
+        Some(text) if text.is_empty() => PlainPart::LeftOut,
+        Some(text) => {
+            check_nul("/text", &text, faults);
+            PlainPart::Given(text)
         }
     }
+}
 
-    fn content(&mut self, at: &str, text: String) -> String {
-        if text.contains('\0') {
-            self.fault(at, "control_character", "a text has no NUL");
-        }
-        text
+fn check_nul(at: &str, text: &str, faults: &mut Faults) {
+    if text.contains('\0') {
+        faults.add(at, Rule::ControlCharacter, "a text has no NUL");
     }
+}
 
-    fn mailbox(&mut self, at: &str, text: &str) -> Option<Mailbox> {
-        let parsed = Mailbox::parse(text);
-        parsed.map_err(|error| self.fault(at, "invalid_address", error.to_string())).ok()
+fn mailbox(at: &str, text: Option<String>, faults: &mut Faults) -> Option<Mailbox> {
+    let parsed = Mailbox::parse(&text?);
+    parsed.map_err(|error| faults.add(at, Rule::InvalidAddress, error.to_string())).ok()
+}
+
+fn word<T: std::fmt::Display>(
+    at: &str,
+    text: Option<String>,
+    parse: fn(&str) -> Option<T>,
+    all: &[T],
+    faults: &mut Faults,
+) -> Option<T> {
+    let parsed = parse(&text?);
+    if parsed.is_none() {
+        let words: Vec<String> = all.iter().map(ToString::to_string).collect();
+        faults.add(at, Rule::InvalidValue, format!("one of {} is expected", words.join(", ")));
     }
+    parsed
+}
 
-    fn headers(&mut self, headers: Vec<(String, String)>) -> Vec<(String, String)> {
-        if headers.len() > HEADERS {
-            self.fault("/headers", "too_many", format!("at most {HEADERS} headers are allowed"));
-        }
-        let mut seen = Vec::new();
-        for (name, value) in &headers {
-            let at = format!("/headers{}", pointer(name));
-            let lower = name.to_ascii_lowercase();
-            // RFC 5322 §3.6.8: printable ASCII without a colon.
-            if name.is_empty() || name.len() > 76 || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
-            {
-                self.fault(
-                    &at,
-                    "invalid_value",
-                    "a header's name is 1 to 76 printable ASCII characters without a colon",
-                );
-            } else if OURS.contains(&lower.as_str())
-                || lower.starts_with("content-")
-                || lower.starts_with("resent-")
-            {
-                self.fault(&at, "forbidden_header", "this header is not set by a request");
-            } else if seen.contains(&lower) {
-                self.fault(&at, "duplicate", "the same header is there twice");
-            }
-            if value.chars().any(|c| c.is_control() && c != '\t') {
-                self.fault(
-                    &at,
-                    "control_character",
-                    "a header's value has no line break and no control character",
-                );
-            } else if value.len() > HEADER {
-                self.fault(&at, "too_long", format!("at most {HEADER} bytes are allowed"));
-            }
-            seen.push(lower);
-        }
-        headers
+fn check_depth(at: &str, data: &Map<String, Value>, faults: &mut Faults) {
+    if data.values().any(|value| is_deeper(value, LEVELS - 1)) {
+        faults.add(at, Rule::InvalidValue, format!("nested too deeply: at most {LEVELS} levels are allowed"));
     }
+}
 
-    fn word<T: Copy + std::fmt::Display>(
-        &mut self,
-        at: &str,
-        text: Option<String>,
-        default: T,
-        parse: fn(&str) -> Option<T>,
-        all: &[T],
-    ) -> T {
-        let Some(text) = text else { return default };
-        parse(&text).unwrap_or_else(|| {
-            let words: Vec<String> = all.iter().map(ToString::to_string).collect();
-            self.fault(at, "invalid_value", format!("one of {} is expected", words.join(", ")));
-            default
-        })
-    }
-
-    fn tags(&mut self, tags: &[String]) {
-        if tags.len() > TAGS {
-            self.fault("/tags", "too_many", format!("at most {TAGS} tags are allowed"));
-        }
-        for (n, tag) in tags.iter().enumerate() {
-            let at = format!("/tags/{n}");
-            if tag.is_empty() {
-                self.fault(at, "required", "a tag of at least one character is expected");
-            } else if tag.chars().count() > TAG {
-                self.fault(at, "too_long", format!("at most {TAG} characters are allowed"));
-            } else if tag.chars().any(char::is_control) {
-                self.fault(at, "control_character", "a tag has no control characters");
-            } else if tags[..n].contains(tag) {
-                self.fault(at, "duplicate", "the same tag is there twice");
-            }
-        }
-    }
-
-    fn metadata(&mut self, metadata: Option<&Map<String, Value>>) {
-        let size =
-            metadata.map_or(0, |metadata| serde_json::to_string(metadata).map_or(0, |json| json.len()));
-        if size > METADATA {
-            self.fault(
-                "/metadata",
-                "too_long",
-                format!("{size} bytes as JSON; at most {METADATA} are allowed"),
-            );
-        }
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(inner) = levels.checked_sub(1) else { return value.is_object() || value.is_array() };
+    match value {
+        Value::Array(list) => list.iter().any(|value| is_deeper(value, inner)),
+        Value::Object(object) => object.values().any(|value| is_deeper(value, inner)),
+        _ => false,
     }
 }

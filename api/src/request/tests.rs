@@ -57,7 +57,7 @@ proptest! {
         let (walked, faults) = walk(body.into());
         match typed {
             Ok(draft) => {
-                prop_assert_eq!(faults, vec![]);
+                prop_assert_eq!(faults.as_slice(), &[]);
                 prop_assert_eq!(draft, walked);
             }
             Err(error) => prop_assert!(!faults.is_empty(), "only the types refuse it: {}", error),

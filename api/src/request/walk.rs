@@ -4,22 +4,22 @@ use serde_json::{Map, Value};
 use shared::address::Address;
 
 use super::draft::{Draft, DraftRecipient, Headers, RecipientObject};
-use crate::problem::Fault;
+use crate::problem::{Faults, Rule};
 
 /// A JSON pointer to a member (RFC 6901 §3).
 pub(crate) fn pointer(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-struct Walk(Vec<Fault>);
+struct Walk(Faults);
 
 impl Walk {
     fn wrong(&mut self, pointer: &str, expected: &str) {
-        self.0.push(Fault::new(pointer, "wrong_type", format!("{expected} is expected")));
+        self.0.add(pointer, Rule::WrongType, format!("{expected} is expected"));
     }
 
     fn unknown(&mut self, pointer: String) {
-        self.0.push(Fault::new(pointer, "unknown_field", "this field is not known"));
+        self.0.add(pointer, Rule::UnknownField, "this field is not known");
     }
 
     fn text(&mut self, at: &str, value: Value) -> Option<String> {
@@ -60,21 +60,21 @@ impl Walk {
             Value::String(text) => DraftRecipient::Address(text),
             Value::Object(object) => {
                 let mut recipient = RecipientObject::default();
+                let mut is_told = false;
                 for (name, value) in object {
                     let at = format!("{at}{}", pointer(&name));
                     match name.as_str() {
-                        "email" => match self.text(&at, value.clone()) {
-                            Some(email) => recipient.email = Some(email),
-                            // The fault is told: that it is missing need not be told too.
-                            None if !value.is_null() => return DraftRecipient::Wrong,
-                            None => {}
-                        },
+                        "email" => {
+                            is_told = !(value.is_null() || value.is_string());
+                            recipient.email = self.text(&at, value);
+                        }
                         "name" => recipient.name = self.text(&at, value),
                         "data" => recipient.data = self.object(&at, value),
                         _ => self.unknown(at),
                     }
                 }
-                DraftRecipient::Object(recipient)
+                // That the address is wrong is told: that it is missing need not be told too.
+                if is_told { DraftRecipient::Wrong } else { DraftRecipient::Object(recipient) }
             }
             _ => {
                 self.wrong(at, "an address or an object with one");
@@ -101,9 +101,12 @@ impl Walk {
         let list = self.list(at, value)?;
         let mut tags = Vec::new();
         for (n, tag) in list.into_iter().enumerate() {
-            match tag {
-                Value::String(tag) => tags.push(tag),
-                _ => self.wrong(&format!("{at}/{n}"), "a string"),
+            if let Value::String(tag) = tag {
+                tags.push(tag);
+            } else {
+                self.wrong(&format!("{at}/{n}"), "a string");
+                // Keeps the place, so that the others' pointers are right.
+                tags.push(String::new());
             }
         }
         Some(tags)
@@ -112,8 +115,8 @@ impl Walk {
 
 /// What a body says where it is of the types, and every place where it is not. A field of the wrong type is in the
 /// draft as far as the rules must know that it is there. The body is an object.
-pub(super) fn walk(value: Value) -> (Draft, Vec<Fault>) {
-    let mut walk = Walk(Vec::new());
+pub(super) fn walk(value: Value) -> (Draft, Faults) {
+    let mut walk = Walk(Faults::default());
     let mut draft = Draft::default();
     let object = if let Value::Object(object) = value { object } else { Map::new() };
     for (name, value) in object {

@@ -4,8 +4,8 @@ use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value, json};
 use shared::job::{BatchId, Status};
 
+use crate::Site;
 use crate::problem::Problem;
-use crate::{Site, metrics};
 
 pub(super) async fn show(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let batch = site.deps.queue.batch(parse(&id)?).await?.ok_or_else(Problem::not_found)?;
@@ -27,7 +27,7 @@ pub(super) async fn show(site: web::Data<Site>, id: web::Path<String>) -> Result
 pub(super) async fn cancel(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = parse(&id)?;
     let cancelled = site.deps.queue.cancel_batch(id).await?.ok_or_else(Problem::not_found)?;
-    metrics::cancelled(cancelled);
+    site.jobs.cancelled(cancelled);
     Ok(HttpResponse::Ok().json(json!({"id": id, "cancelled": cancelled})))
 }
 

@@ -1,6 +1,6 @@
 //! What became of a job, and what people may order.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::address::Address;
@@ -9,15 +9,18 @@ use shared::job::{BatchId, JobId, JobRecord, Status, TimelineEntry, message_id};
 use shared::queue::{JobFilter, Ordered};
 use shared::reply::LastReply;
 
-use crate::problem::{Code, Fault, Problem};
-use crate::request::{self, SEND_AT_LIMIT};
-use crate::{Site, metrics};
+use crate::Site;
+use crate::problem::{Code, Fault, Faults, Problem, Rule};
+use crate::request;
 
 /// Jobs on a page, where the request does not say.
 const PAGE: usize = 50;
 
 /// Jobs on a page at most.
 const PAGE_LIMIT: usize = 200;
+
+/// Parameters of a listing at most: more than there are names.
+const PARAMETERS: usize = 20;
 
 /// A job as users see it.
 pub(super) fn view(job: &JobRecord) -> Value {
@@ -68,14 +71,10 @@ pub(super) async fn show(site: web::Data<Site>, id: web::Path<String>) -> Result
 #[derive(Deserialize)]
 struct Pair(String, String);
 
-pub(super) async fn list(
-    site: web::Data<Site>,
-    request: actix_web::HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let pairs = web::Query::<Vec<Pair>>::from_query(request.query_string()).map_err(|_| {
-        Problem::faults(vec![Fault::new("?", "invalid_value", "name=value pairs are expected")])
-    })?;
-    let (filter, limit, after) = query(&pairs).map_err(Problem::faults)?;
+pub(super) async fn list(site: web::Data<Site>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let pairs = web::Query::<Vec<Pair>>::from_query(request.query_string())
+        .map_err(|_| Problem::from(Fault::new("?", Rule::InvalidValue, "name=value pairs are expected")))?;
+    let (filter, limit, after) = query(&pairs)?;
     let page = site.deps.queue.jobs(&filter, limit, after).await?;
     Ok(HttpResponse::Ok().json(json!({
         "data": page.jobs.iter().map(view).collect::<Vec<_>>(),
@@ -84,38 +83,42 @@ pub(super) async fn list(
     })))
 }
 
-fn query(pairs: &[Pair]) -> Result<(JobFilter, usize, Option<JobId>), Vec<Fault>> {
+fn query(pairs: &[Pair]) -> Result<(JobFilter, usize, Option<JobId>), Faults> {
     let (mut filter, mut limit, mut after) = (JobFilter::default(), PAGE, None);
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
+    if pairs.len() > PARAMETERS {
+        faults.add("?", Rule::TooMany, format!("at most {PARAMETERS} parameters are allowed"));
+        return Err(faults);
+    }
     for (n, Pair(name, value)) in pairs.iter().enumerate() {
-        let mut bad = |code, message: &str| faults.push(Fault::new(format!("?{name}"), code, message));
+        let mut bad = |code, message: &str| faults.add(format!("?{name}"), code, message);
         if pairs[..n].iter().any(|Pair(other, _)| other == name) {
-            bad("duplicate", "is given twice");
+            bad(Rule::Duplicate, "is given twice");
             continue;
         }
         match name.as_str() {
             "status" => match Status::from_word(value) {
                 Some(status) => filter.status = Some(status),
-                None => bad("invalid_value", "a job's status is expected, such as queued or failed"),
+                None => bad(Rule::InvalidValue, "a job's status is expected, such as queued or failed"),
             },
             "recipient" => match Address::parse(value) {
                 Ok(address) => filter.recipient = Some(address.key()),
-                Err(error) => bad("invalid_address", &error.to_string()),
+                Err(error) => bad(Rule::InvalidAddress, &error.to_string()),
             },
             "tag" => filter.tag = Some(value.clone()),
             "batch_id" => match BatchId::parse(value) {
                 Ok(batch) => filter.batch = Some(batch),
-                Err(_) => bad("invalid_value", "the id of a batch is expected"),
+                Err(_) => bad(Rule::InvalidValue, "the id of a batch is expected"),
             },
             "limit" => match value.parse() {
                 Ok(number @ 1..=PAGE_LIMIT) => limit = number,
-                _ => bad("invalid_value", "a number from 1 to 200 is expected"),
+                _ => bad(Rule::InvalidValue, "a number from 1 to 200 is expected"),
             },
             "after" => match JobId::parse(value) {
                 Ok(id) => after = Some(id),
-                Err(_) => bad("invalid_value", "the value of next in the page before is expected"),
+                Err(_) => bad(Rule::InvalidValue, "the value of next in the page before is expected"),
             },
-            _ => bad("unknown_field", "status, recipient, tag, batch_id, limit and after are allowed"),
+            _ => bad(Rule::UnknownField, "status, recipient, tag, batch_id, limit and after are allowed"),
         }
     }
     if faults.is_empty() { Ok((filter, limit, after)) } else { Err(faults) }
@@ -124,7 +127,7 @@ fn query(pairs: &[Pair]) -> Result<(JobFilter, usize, Option<JobId>), Vec<Fault>
 pub(super) async fn cancel(site: web::Data<Site>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let ordered = site.deps.queue.cancel(parse(&id)?).await?;
     if matches!(ordered, Ordered::Done(_)) {
-        metrics::cancelled(1);
+        site.jobs.cancelled(1);
     }
     answer(ordered, "cancelled")
 }
@@ -136,20 +139,12 @@ pub(super) async fn requeue(site: web::Data<Site>, id: web::Path<String>) -> Res
 pub(super) async fn reschedule(
     site: web::Data<Site>,
     id: web::Path<String>,
-    request: actix_web::HttpRequest,
-    body: Result<web::Bytes, actix_web::Error>,
+    request: HttpRequest,
+    payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let id = parse(&id)?;
-    let body = request::json_body(&request, body)?;
-    let now = site.deps.clock.now();
-    let send_at = request::send_at_only(&body, now)?;
-    if send_at > now + SEND_AT_LIMIT {
-        return Err(Problem::faults(vec![Fault::new(
-            "/send_at",
-            "invalid_time",
-            "at most 30 days ahead is allowed",
-        )]));
-    }
+    let body = request::read(&request, payload, site.deps.settings.server.max_body).await?;
+    let send_at = request::send_at_only(&body, site.deps.clock.now())?;
     answer(site.deps.queue.reschedule(id, send_at).await?, "moved")
 }
 

@@ -1,60 +1,73 @@
 //! `POST /v1/send-event-email`: a mail is checked, rendered once to be sure, and promised.
+//!
+//! A 202 is given only after the queue has confirmed the whole batch.
+
+mod dry_run;
+mod idempotency;
+mod render;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
-use actix_web::web::{self, Bytes, ReqData};
+use actix_web::web::{self, ReqData};
 use actix_web::{HttpRequest, HttpResponse};
-use mail_parser::MessageParser;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::{Map, Value};
 use shared::address::Address;
 use shared::clock::Timestamp;
-use shared::job::{BatchId, JobId, Recipient, Status};
+use shared::job::{BatchId, JobId, OnAmbiguous, Priority, Recipient, Status};
 use shared::message::{Body, Content};
-use shared::queue::{Accepted, Delivery, EnqueueError, Idempotency, NewBatch, Receipt};
-use shared::template::{Bundle, Compiled, RenderError};
+use shared::queue::{Accepted, EnqueueError, Idempotency, NewBatch};
+use shared::settings::Backend;
+use shared::template::Bundle;
 
-use super::outbox;
+use crate::Site;
 use crate::auth::Caller;
-use crate::problem::{Code, Fault, Problem};
+use crate::guard::RequestId;
+use crate::problem::{Code, Fault, Problem, Rule};
 use crate::request::{self, Wanted, WantedBody};
-use crate::{Site, metrics};
 
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// How long an idempotency key is remembered.
-const KEY_KEPT: Duration = Duration::from_hours(24);
+/// Seconds after which a full queue may have room: a worker's next replies.
+const RETRY_FULL: u32 = 5;
 
-/// The longest idempotency key.
-const KEY_LIMIT: usize = 256;
+/// Seconds after which a full schedule may have room.
+const RETRY_SCHEDULE_FULL: u32 = 60;
 
-/// How many render faults are told at most: the recipients of a batch tend to lack the same.
-const RENDER_FAULTS: usize = 20;
-
-/// How many messages a dry run shows.
-const SHOWN: usize = 10;
+/// Seconds after which a queue that did not answer may answer.
+const RETRY_UNAVAILABLE: u32 = 2;
 
 pub(super) async fn send_event_email(
     site: web::Data<Site>,
     caller: ReqData<Caller>,
+    id: ReqData<RequestId>,
     request: HttpRequest,
-    body: Result<Bytes, actix_web::Error>,
+    payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    let body = request::json_body(&request, body)?;
-    let key = idempotency(&request, &caller, &body)?;
+    let body = request::read(&request, payload, site.deps.settings.server.max_body).await?;
+    refuse_while_stopping(&site)?;
+    let key = idempotency::parse(&request, &caller, &body)?;
     match prepare(&site, &body).await {
-        Ok(prepared) if prepared.dry_run => Ok(dry_run(&site, &prepared)),
-        Ok(prepared) => accept(&site, prepared, key).await,
-        // What was accepted once is answered again, whatever its template or its time has become since.
+        Ok(prepared) if prepared.dry_run => dry_run::show(site, prepared).await,
+        Ok(prepared) => accept(&site, &id, prepared, key).await,
+        // What was accepted once is answered again, whatever its template, its time or the rules have become since.
         Err(problem) => match &key {
-            Some(key) => replay(&site, key, &body).await?.ok_or(problem),
+            Some(key) => idempotency::replay(&site, key, &body).await?.ok_or(problem),
             None => Err(problem),
         },
     }
+}
+
+/// A memory queue ends with the process: what came in now would be promised and lost. Another one is there for the
+/// next process, and what a load balancer still sends here is taken.
+fn refuse_while_stopping(site: &Site) -> Result<(), Problem> {
+    let is_lost = matches!(site.deps.settings.queue.backend, Backend::Memory);
+    if !(is_lost && site.deps.shutdown.is_stopping()) {
+        return Ok(());
+    }
+    let detail = "The service is stopping and takes no new mail. Nothing was queued.";
+    Err(Problem::new(Code::QueueUnavailable, detail).retry_after(RETRY_FULL))
 }
 
 /// A request that keeps all rules.
@@ -62,81 +75,52 @@ struct Prepared {
     recipients: Vec<Recipient>,
     content: Arc<Content>,
     bundle: Option<Arc<Bundle>>,
-    terms: Terms,
+    send_at: Option<Timestamp>,
+    priority: Priority,
+    tags: Vec<String>,
+    metadata: Option<Map<String, Value>>,
+    on_ambiguous: OnAmbiguous,
     dry_run: bool,
 }
 
-/// What of a request goes to the queue as it is.
-struct Terms {
-    send_at: Option<Timestamp>,
-    priority: shared::job::Priority,
-    tags: Vec<String>,
-    metadata: Option<Map<String, Value>>,
-    on_ambiguous: shared::job::OnAmbiguous,
-}
-
-async fn prepare(site: &web::Data<Site>, body: &[u8]) -> Result<Prepared, Problem> {
+async fn prepare(site: &Site, body: &[u8]) -> Result<Prepared, Problem> {
     let settings = &site.deps.settings;
-    let (draft, mut faults) = request::draft(body)?;
-    // The template is looked up whatever else is wrong, so that its faults are told too.
-    let template = draft.template_id.as_deref().filter(|_| draft.body.is_none());
-    let found = template.map(|id| site.deps.templates.find(id, draft.locale.as_deref()));
-    if let Some(None) = found {
-        faults.push(Fault::new("/template_id", "unknown_template", "there is no template of this name"));
-    }
-    let compiled = found.flatten();
-    if compiled.as_ref().is_some_and(|compiled| !compiled.has_subject()) && draft.subject.is_none() {
-        faults.push(Fault::new("/subject", "required", "a subject is expected: the template has none"));
-    }
     let now = site.deps.clock.now();
-    let wanted = request::check(draft, now, &mut faults);
-    let Some(mut wanted) = wanted.filter(|_| faults.is_empty()) else {
-        return Err(Problem::faults(faults));
-    };
-    let count = wanted.recipients.len() as u64;
-    let max = if wanted.send_at.is_some_and(|at| at > now) {
-        settings.queue.limits.max_scheduled
-    } else {
-        settings.queue.limits.max_queue_size
-    };
-    if count > max {
-        return Err(too_large(count, max));
+    let (draft, faults) = request::draft(body)?;
+    let find = |id: &str, locale: Option<&str>| site.deps.templates.find(id, locale);
+    let mut wanted = request::check(draft, faults, &find, now)?;
+    let limits = &settings.queue.limits;
+    let is_later = wanted.send_at.is_some_and(|at| at > now);
+    let max = if is_later { limits.max_scheduled } else { limits.max_queue_size };
+    if wanted.recipients.len() as u64 > max {
+        return Err(too_large(wanted.recipients.len() as u64, max));
     }
-    let mut recipients = std::mem::take(&mut wanted.recipients);
-    if let (Some(compiled), WantedBody::Template { data }) = (&compiled, &wanted.body) {
-        let (compiled, subject, data) = (Arc::clone(compiled), wanted.subject.clone(), data.clone());
-        // Rendering may take its time: not on the threads that serve the connections.
-        let rendered =
-            web::block(move || (render_all(&compiled, subject.as_deref(), &data, &recipients), recipients));
-        let lost = |_| Problem::new(Code::QueueUnavailable, "The request was not taken. Try again.");
-        let faults;
-        (faults, recipients) = rendered.await.map_err(lost)?;
-        if !faults.is_empty() {
-            return Err(Problem::faults(faults));
-        }
+    if let WantedBody::Template { template, data } = &wanted.body {
+        let job = render::Job {
+            template: Arc::clone(template),
+            subject: wanted.subject.clone(),
+            data: data.clone(),
+            recipients: std::mem::take(&mut wanted.recipients),
+        };
+        wanted.recipients = render::all(site, job).await?;
     }
+    // Last, so that a request which breaks a rule is told its rules.
     if let Some(from) = &wanted.from
         && !settings.mail.allowed_from.allows(from.address.domain())
     {
         let detail = format!("/from: the domain {} is not one that may be sent as.", from.address.domain());
         return Err(Problem::new(Code::SenderNotAllowed, detail));
     }
-    Ok(assemble(site, wanted, recipients, compiled))
+    Ok(assemble(site, wanted))
 }
 
-fn assemble(
-    site: &Site,
-    wanted: Wanted,
-    recipients: Vec<Recipient>,
-    compiled: Option<Arc<Compiled>>,
-) -> Prepared {
-    let body = match (wanted.body, &compiled) {
-        (WantedBody::Html(html), _) => Body::Html(html),
-        (WantedBody::Template { data }, Some(compiled)) => {
-            Body::Template { bundle: compiled.hash().clone(), data }
+fn assemble(site: &Site, wanted: Wanted) -> Prepared {
+    let (body, bundle) = match wanted.body {
+        WantedBody::Html(html) => (Body::Html(html), None),
+        WantedBody::Template { template, data } => {
+            let bundle = template.hash().clone();
+            (Body::Template { bundle, data }, Some(Arc::clone(template.bundle())))
         }
-        // Cannot be: a template that was not found is a fault.
-        (WantedBody::Template { .. }, None) => Body::Html(String::new()),
     };
     let content = Content {
         from_requested: wanted.from.is_some(),
@@ -148,72 +132,36 @@ fn assemble(
         headers: wanted.headers,
     };
     Prepared {
-        recipients,
+        recipients: wanted.recipients,
         content: Arc::new(content),
-        bundle: compiled.map(|compiled| Arc::clone(compiled.bundle())),
-        terms: Terms {
-            send_at: wanted.send_at,
-            priority: wanted.priority,
-            tags: wanted.tags,
-            metadata: wanted.metadata,
-            on_ambiguous: wanted.on_ambiguous,
-        },
+        bundle,
+        send_at: wanted.send_at,
+        priority: wanted.priority,
+        tags: wanted.tags,
+        metadata: wanted.metadata,
+        on_ambiguous: wanted.on_ambiguous,
         dry_run: wanted.dry_run,
     }
 }
 
-/// Renders for each recipient, those without data of their own once.
-fn render_all(
-    compiled: &Compiled,
-    subject: Option<&str>,
-    data: &Map<String, Value>,
-    recipients: &[Recipient],
-) -> Vec<Fault> {
-    let mut faults: Vec<Fault> = Vec::new();
-    let mut shared_is_done = false;
-    for (n, recipient) in recipients.iter().enumerate() {
-        if recipient.data.is_none() && std::mem::replace(&mut shared_is_done, true) {
-            continue;
-        }
-        if let Err(error) = compiled.render(subject, data, recipient.data.as_ref()) {
-            let own = recipient.data.as_ref().map(|_| n);
-            faults.push(render_fault(&error, own));
-        }
-        if faults.len() == RENDER_FAULTS {
-            break;
-        }
-    }
-    faults
-}
-
-fn render_fault(error: &RenderError, recipient: Option<usize>) -> Fault {
-    let code = if error.undefined.is_some() { "undefined_variable" } else { "invalid_value" };
-    let pointer = match recipient {
-        Some(n) => format!("/recipients/{n}/data"),
-        None if error.undefined.is_none() && error.template == "subject" => "/subject".into(),
-        None => "/template_data".into(),
-    };
-    Fault::new(pointer, code, error.to_string())
-}
-
-fn too_large(count: u64, max: u64) -> Problem {
-    let message = format!("{count} recipients are more than the queue can ever hold ({max})");
-    Problem::faults(vec![Fault::new("/recipients", "too_many", message)])
-}
-
-async fn accept(site: &Site, prepared: Prepared, key: Option<Idempotency>) -> Result<HttpResponse, Problem> {
+async fn accept(
+    site: &Site,
+    id: &RequestId,
+    prepared: Prepared,
+    key: Option<Idempotency>,
+) -> Result<HttpResponse, Problem> {
     let settings = &site.deps.settings;
     let addresses: Vec<Address> = prepared.recipients.iter().map(|one| one.mailbox.address.clone()).collect();
     let has_key = key.is_some();
     let batch = NewBatch {
         id: BatchId::generate(),
-        priority: prepared.terms.priority,
-        send_at: prepared.terms.send_at,
-        on_ambiguous: prepared.terms.on_ambiguous,
+        priority: prepared.priority,
+        send_at: prepared.send_at,
+        on_ambiguous: prepared.on_ambiguous,
         max_attempts: settings.retry.max_attempts(),
         expire_after: settings.expire_after,
-        tags: prepared.terms.tags,
-        metadata: prepared.terms.metadata,
+        tags: prepared.tags,
+        metadata: prepared.metadata,
         content: prepared.content,
         bundle: prepared.bundle,
         recipients: prepared.recipients,
@@ -221,52 +169,63 @@ async fn accept(site: &Site, prepared: Prepared, key: Option<Idempotency>) -> Re
     };
     let accepted = site.deps.queue.enqueue(batch).await.map_err(|error| refused(&error, has_key))?;
     if !accepted.replayed {
-        metrics::accepted(accepted.count);
+        site.jobs.accepted(accepted.count);
     }
+    let Accepted { batch, count, replayed, .. } = accepted;
+    tracing::debug!(request.id = %id.0, %batch, count, replayed, "accepted");
     Ok(answer(accepted, &addresses))
+}
+
+fn too_large(count: u64, max: u64) -> Problem {
+    let message = format!("{count} recipients are more than the queue can ever hold ({max})");
+    Fault::new("/recipients", Rule::TooMany, message).into()
 }
 
 fn refused(error: &EnqueueError, has_key: bool) -> Problem {
     match error {
         EnqueueError::Full { used, max } => {
-            Problem::new(Code::QueueFull, format!("{used} of {max} jobs wait. Try again.")).retry_after(5)
+            let detail = format!("{used} of {max} jobs are in the queue. Nothing was queued; try again.");
+            Problem::new(Code::QueueFull, detail).retry_after(RETRY_FULL)
         }
         EnqueueError::ScheduleFull { used, max } => {
-            Problem::new(Code::ScheduleFull, format!("{used} of {max} jobs are scheduled. Try again."))
-                .retry_after(60)
+            let detail = format!("{used} of {max} jobs are scheduled. Nothing was queued; try again.");
+            Problem::new(Code::ScheduleFull, detail).retry_after(RETRY_SCHEDULE_FULL)
         }
         EnqueueError::TooLarge { count, max } => too_large(*count, *max),
         EnqueueError::KeyReuse => {
-            Problem::new(Code::IdempotencyKeyReuse, "This key was used with another body. Use a new one.")
+            let detail = "This Idempotency-Key was used with another body. Use a new one.";
+            Problem::new(Code::IdempotencyKeyReuse, detail)
         }
         EnqueueError::Unavailable(error) => {
-            tracing::error!(%error, "the queue does not answer");
+            tracing::warn!(%error, "the queue does not answer");
             let detail = if has_key {
                 "The batch may have been queued. Repeat the request with the same Idempotency-Key."
             } else {
-                "The batch may have been queued. With an Idempotency-Key a repetition would be harmless."
+                "The batch may have been queued. With an Idempotency-Key, repeating the request would be harmless."
             };
-            Problem::new(Code::QueueUnavailable, detail).retry_after(2)
+            Problem::new(Code::QueueUnavailable, detail).retry_after(RETRY_UNAVAILABLE)
         }
     }
 }
 
+#[derive(Serialize)]
+struct Answer<'a> {
+    message: &'static str,
+    count: u32,
+    batch_id: BatchId,
+    jobs: Vec<AnsweredJob<'a>>,
+}
+
+#[derive(Serialize)]
+struct AnsweredJob<'a> {
+    id: JobId,
+    recipient: &'a str,
+    status: Status,
+}
+
 fn answer(accepted: Accepted, addresses: &[Address]) -> HttpResponse {
-    #[derive(Serialize)]
-    struct Job<'a> {
-        id: JobId,
-        recipient: &'a str,
-        status: Status,
-    }
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        message: &'static str,
-        count: u32,
-        batch_id: BatchId,
-        jobs: Vec<Job<'a>>,
-    }
     let status = if accepted.scheduled { Status::Scheduled } else { Status::Queued };
-    let jobs = (0..).zip(addresses).map(|(index, address)| Job {
+    let jobs = (0..).zip(addresses).map(|(index, address)| AnsweredJob {
         id: JobId { batch: accepted.batch, index },
         recipient: address.as_str(),
         status,
@@ -283,82 +242,4 @@ fn answer(accepted: Accepted, addresses: &[Address]) -> HttpResponse {
         response.insert_header((REPLAYED, HeaderValue::from_static("true")));
     }
     response.json(answer)
-}
-
-async fn replay(site: &Site, key: &Idempotency, body: &[u8]) -> Result<Option<HttpResponse>, Problem> {
-    // A key that was used with another body is told as such only when the body itself is right.
-    match site.deps.queue.replay(key).await {
-        Ok(Some(accepted)) => Ok(request::recipients(body).map(|addresses| answer(accepted, &addresses))),
-        Ok(None) | Err(EnqueueError::KeyReuse) => Ok(None),
-        Err(error) => Err(refused(&error, true)),
-    }
-}
-
-fn idempotency(request: &HttpRequest, caller: &Caller, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
-    let mut given = request.headers().get_all(IDEMPOTENCY_KEY);
-    let Some(key) = given.next() else { return Ok(None) };
-    let is_sane =
-        |key: &[u8]| (1..=KEY_LIMIT).contains(&key.len()) && key.iter().all(|b| (b' '..=b'~').contains(b));
-    if !is_sane(key.as_bytes()) || given.next().is_some() {
-        let message = "one key of 1 to 256 printable ASCII characters is expected";
-        return Err(Problem::faults(vec![Fault::new("Idempotency-Key:", "invalid_value", message)]));
-    }
-    let mut digest = Sha256::new();
-    digest.update((caller.0.len() as u64).to_be_bytes());
-    digest.update(&caller.0);
-    digest.update(key.as_bytes());
-    Ok(Some(Idempotency {
-        key: hex(&digest.finalize()),
-        fingerprint: hex(&Sha256::digest(body)),
-        keep: KEY_KEPT,
-    }))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|n| char::from_digit(u32::from(n), 16))
-        .collect()
-}
-
-/// The rendered message, for the first recipients; nothing is queued.
-fn dry_run(site: &Site, prepared: &Prepared) -> HttpResponse {
-    let batch = BatchId::generate();
-    let now = site.deps.clock.now();
-    let shown = (0..).zip(prepared.recipients.iter().take(SHOWN)).map(|(index, recipient)| {
-        let delivery = Delivery {
-            job: JobId { batch, index },
-            receipt: Receipt(0, 0),
-            recipient: recipient.clone(),
-            priority: prepared.terms.priority,
-            attempt: 1,
-            max_attempts: 1,
-            reclaims: 0,
-            marked: false,
-            on_ambiguous: prepared.terms.on_ambiguous,
-            accepted_at: now,
-            send_at: prepared.terms.send_at,
-            content: Arc::clone(&prepared.content),
-            bundle: prepared.bundle.clone(),
-        };
-        let letter = site.composer.compose(&delivery).map_err(|error| {
-            Problem::faults(vec![Fault::new(format!("/recipients/{index}"), "invalid_value", error.message)])
-        })?;
-        let message = MessageParser::new().parse(letter.source.as_bytes()).unwrap_or_default();
-        Ok::<Value, Problem>(json!({
-            "recipient": recipient.mailbox.address.as_str(),
-            "subject": message.subject(),
-            "html": outbox::html(&message),
-            "text": outbox::text(&message),
-            "source": letter.source,
-        }))
-    });
-    match shown.collect::<Result<Vec<Value>, Problem>>() {
-        Ok(messages) => {
-            let count = prepared.recipients.len();
-            HttpResponse::Ok().json(json!({"dry_run": true, "count": count, "messages": messages}))
-        }
-        Err(problem) => HttpResponse::from_error(problem),
-    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{App, plain, plain_but};
+use crate::support::{App, plain_but};
 
 #[tokio::test]
 async fn accepted_mail_is_promised_with_a_job_per_recipient() {
@@ -64,24 +64,6 @@ async fn template_is_found_by_its_id_or_by_its_name_and_a_locale() {
 }
 
 #[tokio::test]
-async fn same_key_and_body_replay_the_first_answer_and_queue_nothing() {
-    let app = App::start().await;
-    let mail = plain("a@example.com");
-    let first = app.post_mail_with_key(&mail, "order-42").await;
-    let again = app.post_mail_with_key(&mail, "order-42").await;
-    assert_eq!((again.status.as_u16(), &again.body), (202, &first.body));
-    assert_eq!(
-        (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"].to_str().unwrap()),
-        (None, "true")
-    );
-    assert_eq!(app.ledger().await["accepted"], 1);
-    let other = app.post_mail_with_key(&plain("b@example.com"), "order-42").await;
-    assert_eq!(other.problem(), (422, "idempotency_key_reuse", vec![]));
-    assert_eq!(app.post_mail_with_key(&mail, "order-43").await.status, 202);
-    assert_eq!(app.ledger().await["accepted"], 2);
-}
-
-#[tokio::test]
 async fn dry_run_shows_the_message_and_queues_nothing() {
     let app = App::start().await;
     let mail = json!({
@@ -96,8 +78,29 @@ async fn dry_run_shows_the_message_and_queues_nothing() {
         shown[1]["html"].as_str().unwrap().contains("Zwei")
             && shown[1]["text"].as_str().unwrap().contains("Zwei")
     );
-    assert!(shown[0]["source"].as_str().unwrap().contains("To: <a@b.cn>"), "{}", shown[0]["source"]);
+    assert!(shown[0]["source"].as_str().unwrap().contains("Subject: One\r\n"), "{}", shown[0]["source"]);
+    assert_eq!(shown[1]["recipient"], "b@b.cn");
+    let headers = shown[0]["headers"].as_array().unwrap();
+    assert!(headers.contains(&json!({"name": "Subject", "value": "One"})), "{headers:?}");
     assert_eq!(app.ledger().await["accepted"], 0);
+}
+
+#[tokio::test]
+async fn dry_run_of_many_shows_the_first_ten() {
+    let app = App::start().await;
+    let mut mail = plain_but("dry_run", json!(true));
+    mail["recipients"] = (0..30).map(|n| format!("user{n}@b.cn")).collect();
+    let answer = app.post_mail(&mail).await.body;
+    assert_eq!((&answer["count"], answer["messages"].as_array().unwrap().len()), (&json!(30), 10));
+}
+
+#[tokio::test]
+async fn sender_of_the_request_takes_the_configured_ones_place() {
+    let app = App::start().await;
+    let mut mail = plain_but("from", json!("Sales <sales@example.com>"));
+    mail["dry_run"] = true.into();
+    let source = app.post_mail(&mail).await.body["messages"][0]["source"].to_string();
+    assert!(source.contains("sales@example.com") && !source.contains("noreply@example.com"), "{source}");
 }
 
 #[tokio::test]

@@ -44,7 +44,13 @@ async fn without_keys_only_a_loopback_host_is_answered() {
     let app = App::start().await;
     let answer = app.send(app.request(Method::GET, "/v1/queue").header("host", "evil.example.com")).await;
     assert_eq!(answer.problem(), (403, "forbidden", vec![]));
+    let answer = app.send(app.request(Method::GET, "/metrics").header("host", "evil.example.com")).await;
+    assert_eq!(answer.problem(), (403, "forbidden", vec![]));
     assert_eq!(app.get("/v1/queue").await.status, 200);
+    let pause = |origin: &str| app.request(Method::POST, "/v1/queue/pause").header("origin", origin);
+    assert_eq!(app.send(pause("https://evil.example.com")).await.problem(), (403, "forbidden", vec![]));
+    assert_eq!(app.get("/v1/queue").await.body["paused"], false);
+    assert_eq!(app.send(pause(&app.base)).await.status, 200);
     let open = App::start_with(&[("AUTH_DISABLED", "true")]).await;
     let request = open.request(Method::GET, "/v1/queue").header("host", "mail.example.com");
     assert_eq!(open.send(request).await.status, 200);
@@ -53,15 +59,25 @@ async fn without_keys_only_a_loopback_host_is_answered() {
 #[tokio::test]
 async fn unknown_route_is_404_and_a_wrong_method_405() {
     let app = App::start().await;
-    for path in ["/", "/v1", "/v1/relays", "/v1/jobs/x/y/z", "/v1/callbacks", "/dashboard"] {
+    for path in [
+        "/",
+        "/v1",
+        "/v1/relays",
+        "/v1/jobs/x/y/z",
+        "/v1/callbacks",
+        "/dashboard",
+        "/v1/jobs/%FF",
+        "/v1/queue/",
+    ] {
         assert_eq!(app.get(path).await.problem(), (404, "not_found", vec![]), "{path}");
     }
     for (method, path, allow) in [
         (Method::GET, "/v1/send-event-email", "POST"),
-        (Method::DELETE, "/v1/queue", "GET"),
-        (Method::PUT, "/v1/jobs/x", "GET, PATCH"),
+        (Method::DELETE, "/v1/queue", "GET, HEAD"),
+        (Method::PUT, "/v1/jobs/x", "GET, HEAD, PATCH"),
         (Method::GET, "/v1/queue/pause", "POST"),
-        (Method::POST, "/healthz", "GET"),
+        (Method::POST, "/healthz", "GET, HEAD"),
+        (Method::OPTIONS, "/v1/send-event-email", "POST"),
     ] {
         let answer = app.send(app.request(method, path)).await;
         assert_eq!(answer.problem(), (405, "method_not_allowed", vec![]), "{path}");
@@ -82,10 +98,48 @@ async fn request_id_is_taken_or_made_and_echoed() {
 }
 
 #[tokio::test]
-async fn readiness_ends_with_the_drain_and_liveness_does_not() {
+async fn every_response_has_its_id_and_its_headers() {
+    let app = App::start_with(&[("API_KEYS", "ops:opskey:read")]).await;
+    for (method, path, status) in [
+        (Method::GET, "/healthz", 200),
+        (Method::GET, "/v1/queue", 401),
+        (Method::POST, "/healthz", 405),
+        (Method::GET, "/nowhere", 401),
+        (Method::GET, "/v1/jobs/%FF", 401),
+    ] {
+        let answer = app.send(app.request(method, path).header("X-Request-Id", "abc")).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.headers["x-request-id"], "abc", "{path}");
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ] {
+            assert_eq!(answer.headers[name], value, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn head_is_answered_as_get_without_a_body() {
+    let app = App::start().await;
+    for path in ["/healthz", "/readyz", "/v1/queue", "/v1/jobs"] {
+        let answer = app.send(app.request(Method::HEAD, path)).await;
+        assert_eq!((answer.status.as_u16(), &answer.body), (200, &"".into()), "{path}");
+    }
+    assert_eq!(app.send(app.request(Method::HEAD, "/v1/jobs/x")).await.status, 404);
+}
+
+#[tokio::test]
+async fn drain_ends_readiness_and_intake_but_not_liveness() {
     let app = App::start().await;
     assert_eq!(app.get("/readyz").await.body["durability"]["backend"], "memory");
     app.shutdown.stop();
-    assert_eq!(app.get("/readyz").await.status, 503);
+    assert_eq!(app.get("/readyz").await.problem(), (503, "queue_unavailable", vec![]));
     assert_eq!(app.get("/healthz").await.status, 200);
+    let answer = app.post_mail(&plain("a@example.com")).await;
+    assert_eq!(answer.problem(), (503, "queue_unavailable", vec![]));
+    assert!(answer.headers.contains_key("retry-after"));
+    assert_eq!(app.ledger().await["accepted"], 0);
 }

@@ -71,6 +71,8 @@ async fn listing_is_newest_first_filtered_and_paged() {
         "?recipient invalid_address",
     ];
     assert_eq!(answer.problem(), (422, "invalid_request", expected.map(ToOwned::to_owned).to_vec()));
+    let answer = app.get(&format!("/v1/jobs?{}", "a&".repeat(20_000))).await;
+    assert_eq!(answer.problem().2, ["? too_many"]);
 }
 
 #[tokio::test]

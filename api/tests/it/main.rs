@@ -3,7 +3,11 @@
 
 mod accept;
 mod access;
+mod body;
+mod idempotency;
 mod jobs;
+mod measure;
+mod outage;
 mod outbox;
 mod refuse;
 mod support;

@@ -1,6 +1,6 @@
 //! Requests that break a rule.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::support::{App, plain, plain_but};
 
@@ -133,8 +133,75 @@ async fn what_is_not_json_is_400_and_what_is_too_large_413() {
     assert_eq!(app.post_raw("[]").await.problem(), (422, "invalid_request", vec![" wrong_type".to_owned()]));
     let large = plain_but("body", json!("x".repeat(70_000)));
     assert_eq!(app.post_mail(&large).await.problem(), (413, "too_large", vec![]));
-    let request = app.request(reqwest::Method::POST, "/v1/send-event-email").body(plain("a@b.c").to_string());
-    assert_eq!(app.send(request).await.problem(), (415, "unsupported_media_type", vec![]));
+}
+
+#[tokio::test]
+async fn faults_of_one_place_are_told_beside_each_other() {
+    let app = App::start().await;
+    let mut mail = plain_but("tags", json!(["", 5, "a", "a"]));
+    mail["recipients"] = json!([{"email": 5, "name": 5, "foo": 1}, {"name": "a\nb", "data": []}]);
+    mail["template_id"] = json!(7);
+    mail["headers"] = json!({"X-A": 5, "X B": "a\nb"});
+    let answer = app.post_mail(&mail).await;
+    let mut faults = answer.problem().2;
+    faults.sort();
+    assert_eq!(
+        faults,
+        [
+            "/headers/X B control_character",
+            "/headers/X B invalid_value",
+            "/headers/X-A wrong_type",
+            "/recipients/0/email wrong_type",
+            "/recipients/0/foo unknown_field",
+            "/recipients/0/name wrong_type",
+            "/recipients/1/data wrong_type",
+            "/recipients/1/email required",
+            "/recipients/1/name control_character",
+            "/tags/0 required",
+            "/tags/1 wrong_type",
+            "/tags/3 duplicate",
+            "/template_id wrong_type",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn hostile_body_costs_neither_time_nor_a_long_answer() {
+    let app = App::start().await;
+    let tags: Vec<String> = (0..300_000).map(|n| n.to_string()).collect();
+    assert_refused(&app, plain_but("tags", json!(tags)), "/tags too_many").await;
+    let headers: Map<String, Value> = tags.iter().map(|tag| (format!("X-{tag}"), "".into())).collect();
+    assert_refused(&app, plain_but("headers", headers.into()), "/headers too_many").await;
+    let mut unknown: Map<String, Value> = tags.iter().map(|tag| (format!("x{tag}"), 1.into())).collect();
+    unknown.append(plain("a@b.c").as_object_mut().unwrap());
+    let answer = app.post_mail(&unknown.into()).await;
+    assert_eq!(answer.problem().2.len(), 5_000);
+}
+
+#[tokio::test]
+async fn data_that_is_nested_too_deeply_to_be_stored_is_refused() {
+    let app = App::start().await;
+    let nested = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+    assert_eq!(app.post_mail(&plain_but("metadata", nested(100))).await.status, 202);
+    assert_refused(&app, plain_but("metadata", nested(101)), "/metadata invalid_value").await;
+    let mut mail =
+        json!({"template_id": "notification_email", "recipients": [{"email": "a@b.c", "data": nested(101)}]});
+    mail["template_data"] = json!({"title": "t", "message": "m"});
+    assert_refused(&app, mail.clone(), "/recipients/0/data invalid_value").await;
+    mail["recipients"] = json!(["a@b.c"]);
+    mail["template_data"]["extra"] = nested(100);
+    assert_refused(&app, mail, "/template_data invalid_value").await;
+}
+
+#[tokio::test]
+async fn faults_of_rendering_are_bounded() {
+    let app = App::start().await;
+    let recipients: Vec<Value> =
+        (0..100).map(|n| json!({"email": format!("u{n}@b.c"), "data": {"n": n}})).collect();
+    let mail = json!({"template_id": "notification_email", "recipients": recipients});
+    let answer = app.post_mail(&mail).await;
+    let faults = answer.problem().2;
+    assert_eq!((faults.len(), faults[0].as_str()), (20, "/recipients/0/data undefined_variable"));
 }
 
 #[tokio::test]
@@ -161,13 +228,4 @@ async fn full_queue_is_503_and_a_batch_that_never_fits_422() {
     let answer = app.post_mail(&plain_but("send_at", json!(later))).await;
     assert_eq!(answer.problem(), (503, "schedule_full", vec![]));
     assert_eq!(app.get("/v1/queue").await.body["capacity"], json!({"used": 2, "max": 2}));
-}
-
-#[tokio::test]
-async fn idempotency_key_must_be_printable_ascii() {
-    let app = App::start().await;
-    for key in ["", &"x".repeat(257), "a\tb"] {
-        let answer = app.post_mail_with_key(&plain("a@b.c"), key).await;
-        assert_eq!(answer.problem().2, ["Idempotency-Key: invalid_value"], "{key:?}");
-    }
 }

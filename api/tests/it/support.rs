@@ -1,10 +1,12 @@
 //! A running API, and what its users do with it.
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use api::{Deps, build, metrics};
+use api::{Deps, build};
+use metrics_exporter_prometheus::PrometheusHandle;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -44,31 +46,60 @@ impl Answer {
     }
 }
 
+/// An API in front of a queue.
+pub(crate) struct Served {
+    pub(crate) base: String,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) settings: Arc<Settings>,
+}
+
+/// Serves a queue; the templates are those of a folder, or those built in.
+pub(crate) fn serve(settings: Settings, queue: Arc<dyn Queue>, templates: Option<&Path>) -> Served {
+    let settings = Arc::new(settings);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let shutdown = Shutdown::new();
+    let deps = Deps {
+        settings: Arc::clone(&settings),
+        queue,
+        templates: Arc::new(TemplateStore::open(templates, "en").unwrap()),
+        clock: Arc::new(SystemClock),
+        shutdown: shutdown.clone(),
+        metrics: recorder(),
+    };
+    tokio::spawn(build(deps, listener).unwrap());
+    Served { base, shutdown, settings }
+}
+
+/// Settings from the environment: a sender and the outbox, and what a test adds.
+pub(crate) fn settings(env: &[(&str, &str)]) -> Settings {
+    let mut all = vec![("MAIL_FROM", "Emailer <noreply@example.com>"), ("MAIL_TRANSPORT", "outbox")];
+    all.extend(env);
+    Settings::load(all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap()
+}
+
 impl App {
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     pub(crate) async fn start_with(env: &[(&str, &str)]) -> Self {
-        let mut all = vec![("MAIL_FROM", "Emailer <noreply@example.com>"), ("MAIL_TRANSPORT", "outbox")];
-        all.extend(env);
-        let settings =
-            Settings::load(all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
-        let settings = Arc::new(settings);
-        let clock = Arc::new(SystemClock);
-        let queue = Arc::new(MemoryQueue::new(settings.queue.limits.clone(), clock.clone()));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let shutdown = Shutdown::new();
-        let deps = Deps {
-            settings: Arc::clone(&settings),
-            queue: queue.clone(),
-            templates: Arc::new(TemplateStore::open(None, "en").unwrap()),
-            clock,
-            shutdown: shutdown.clone(),
-            metrics: metrics::for_test().unwrap(),
-        };
-        tokio::spawn(build(deps, listener).unwrap());
+        let settings = settings(env);
+        let queue = Arc::new(MemoryQueue::new(settings.queue.limits.clone(), Arc::new(SystemClock)));
+        Self::start_on(queue, env, None).await
+    }
+
+    /// Another process in front of a queue that others serve, too.
+    #[expect(clippy::unused_async, reason = "needs the runtime")]
+    pub(crate) async fn start_on(
+        queue: Arc<MemoryQueue>,
+        env: &[(&str, &str)],
+        templates: Option<&Path>,
+    ) -> Self {
+        Self::of(serve(settings(env), queue.clone(), templates), queue)
+    }
+
+    pub(crate) fn of(Served { base, shutdown, settings }: Served, queue: Arc<MemoryQueue>) -> Self {
         Self { base, queue, shutdown, settings, client: reqwest::Client::new() }
     }
 
@@ -156,6 +187,12 @@ impl App {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// The recorder of the process, which all of its tests share.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| shared::metrics::install().unwrap()).clone()
 }
 
 pub(crate) fn plain(to: &str) -> Value {
