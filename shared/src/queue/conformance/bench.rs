@@ -12,8 +12,8 @@ use crate::clock::Timestamp;
 use crate::job::{BatchId, JobId, JobRecord, OnAmbiguous, Priority, Recipient, Status};
 use crate::message::{Body, Content, PlainPart};
 use crate::queue::{
-    Accepted, ConsumerId, Delivery, EnqueueError, Ledger, Limits, NewBatch, Queue, Reclaimed, Settled,
-    Settlement, Verdict,
+    Accepted, ConsumerId, Delivery, EnqueueError, Ledger, Limits, NewBatch, Queue, Settled, Settlement,
+    Verdict,
 };
 use crate::reply::{LastReply, Reply, Stage};
 
