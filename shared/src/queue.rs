@@ -26,6 +26,8 @@ use crate::message::Content;
 use crate::reply::LastReply;
 use crate::template::Bundle;
 
+pub mod redis;
+
 /// Everything that a backend does.
 pub trait Queue: Intake + Consumer + Control + RelayBoard + Outbox {}
 

@@ -1,0 +1,23 @@
+#!lua
+-- keep: keeps a message in the outbox, in the place of an earlier one of the same job; the oldest make room.
+-- KEYS[1] the queue's prefix
+-- ARGV    job id, message (JSON), messages at most, bytes at most
+-- returns how many are kept
+
+local id, message, max_messages, max_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local function drop(job)
+  call('HINCRBY', key.meta, 'outbox_bytes', -call('STRLEN', outbox_key(job)))
+  call('UNLINK', outbox_key(job))
+  call('ZREM', key.outbox, job)
+end
+
+drop(id)
+call('SET', outbox_key(id), message)
+call('ZADD', key.outbox, call('HINCRBY', key.meta, 'outbox_sequence', 1), id)
+local bytes = call('HINCRBY', key.meta, 'outbox_bytes', #message)
+while call('ZCARD', key.outbox) > 1 and (call('ZCARD', key.outbox) > max_messages or bytes > max_bytes) do
+  drop(call('ZRANGE', key.outbox, 0, 0)[1])
+  bytes = tonumber(call('HGET', key.meta, 'outbox_bytes'))
+end
+return call('ZCARD', key.outbox)

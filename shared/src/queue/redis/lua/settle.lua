@@ -1,0 +1,70 @@
+#!lua flags=allow-oom
+-- settle: ends deliveries. All but `sent` are only for the consumer that holds the job in that attempt; a success is
+-- taken wherever the job now is, since the message has gone out.
+-- KEYS[1] the queue's prefix
+-- ARGV    consumer, then for each: job id, attempt, verdict (sent, retry, release, fail, hold), delay ms | reason | '',
+--         relay | '', last reply (JSON) | '', detail (JSON string) | ''
+-- returns for each 'done', 'late' or 'lost'
+
+local me = ARGV[1]
+local UNTOUCHED = { sent = true, cancelled = true, suppressed = true }
+-- The message could not be built, or was not to be: nothing was tried.
+local NOT_TRIED = { render = true, encryption = true, suppressed = true }
+
+local function remember(job, relay, reply)
+  if relay ~= '' then put_text(job.id, 'relay', relay) end
+  if reply ~= '' then put_text(job.id, 'reply', reply) end
+end
+
+local verdicts = {}
+
+function verdicts.retry(job, attempt, delay)
+  job.attempts = attempt
+  make_wait(job, 'retrying', now + tonumber(delay))
+  return 'retrying'
+end
+
+function verdicts.release(job)
+  make_ready(job)
+  call('HDEL', job_key(job.id), 'marked')
+  return 'released'
+end
+
+function verdicts.fail(job, attempt, reason)
+  if not NOT_TRIED[reason] then job.attempts = attempt end
+  local state = reason == 'suppressed' and 'suppressed' or 'failed'
+  finish(job, state, reason)
+  return state
+end
+
+function verdicts.hold(job, attempt)
+  job.attempts = attempt
+  finish(job, 'held')
+  return 'held'
+end
+
+local function settle(id, attempt, verdict, extra, relay, reply, detail)
+  local job = load_job(id)
+  if not job then return 'lost' end
+  local mine = is_held_by(job, me) and job.attempts + 1 == attempt
+  if verdict == 'sent' then
+    if UNTOUCHED[job.state] then return 'lost' end
+    job.attempts = math.max(job.attempts, attempt)
+    finish(job, 'sent')
+    remember(job, relay, reply)
+    note(id, 'sent', detail)
+    return mine and 'done' or 'late'
+  end
+  if not mine then return 'lost' end
+  remember(job, relay, reply)
+  note(id, verdicts[verdict](job, attempt, extra), detail)
+  return 'done'
+end
+
+local results = {}
+for i = 2, #ARGV, 7 do
+  results[#results + 1] =
+    settle(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+end
+flush()
+return results

@@ -1,0 +1,4 @@
+//! The queues against real servers.
+
+mod redis_queue;
+mod redis_server;
