@@ -23,7 +23,7 @@
 //! | `:detail:<id>` | hash | a job's texts over 64 bytes, where it has some |
 //! | `:timeline:<id>` | list | its newest 50 events, but for `accepted` |
 //! | `:batch:<id>` | hash | what its jobs share, and how many are in each state |
-//! | `:labels:<batch>` | string | tags and metadata, where there are some |
+//! | `:labels:<batch>` | hash | its tags and metadata where they are over 64 bytes |
 //! | `:content:<batch>` | string | what is sent; freed with the last job that needs it |
 //! | `:template:<hash>`, `:templates` | string, hash | template sources, and how many contents need each |
 //! | `:batches` | stream | batch ids by acceptance, for listing |

@@ -1,4 +1,5 @@
 //! The queues against real servers.
 
+mod redis_measure;
 mod redis_queue;
 mod redis_server;

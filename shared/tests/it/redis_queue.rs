@@ -39,7 +39,7 @@ async fn a_batch_is_accepted_handed_out_and_ended() {
     let verdicts = [
         Verdict::Sent,
         Verdict::Retry {
-            delay: Duration::from_secs(60),
+            delay: Duration::from_mins(1),
         },
         Verdict::Fail(Reason::Permanent),
         Verdict::Hold,

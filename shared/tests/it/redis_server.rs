@@ -1,5 +1,11 @@
 //! Redis servers of a test's own: on free ports, with their data in memory, ended with the test.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what starts servers for tests fails like a test"
+)]
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -157,7 +163,7 @@ pub(crate) fn limits() -> Limits {
     Limits {
         max_queue_size: 100_000,
         max_scheduled: 100_000,
-        lease: Duration::from_secs(60),
+        lease: Duration::from_mins(1),
         retention: Duration::from_hours(24),
         failed_retention: Duration::from_hours(168),
         retain: 100_000,

@@ -175,16 +175,16 @@ fn add(stats: &mut Stats, field: &str, count: u64) {
         stats.ledger.accepted = count;
         return;
     }
-    let Some((state, priority)) = field.split_once(':') else {
+    let Some((status, priority)) = field.split_once(':') else {
         return;
     };
-    if let (Some(state), Some(priority)) = (Status::from_word(state), Priority::from_word(priority)) {
-        *stats.ledger.of_mut(state) += count;
+    if let (Some(status), Some(priority)) = (Status::from_word(status), Priority::from_word(priority)) {
+        *stats.ledger.of_mut(status) += count;
         if matches!(
-            state,
+            status,
             Status::Queued | Status::Scheduled | Status::Retrying | Status::Sending
         ) {
-            *stats.states.of_mut(priority).of_mut(state) = count;
+            *stats.states.of_mut(priority).of_mut(status) = count;
         }
     }
 }

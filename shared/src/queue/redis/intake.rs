@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 const LARGE: usize = 64 * 1024;
 
 /// How long content that was stored ahead waits for its batch.
-const STORED_AHEAD: Duration = Duration::from_secs(60);
+const STORED_AHEAD: Duration = Duration::from_mins(1);
 
 /// Jobs in one call, and so in one batch, at most.
 pub(super) const JOBS_A_CALL: usize = 1_000;
@@ -250,6 +251,14 @@ fn template(batch: &NewBatch) -> Option<(&str, &Bundle)> {
     }
 }
 
+fn json_or_nothing(value: &impl Serialize, nothing: bool) -> Result<Vec<u8>, serde_json::Error> {
+    if nothing {
+        Ok(Vec::new())
+    } else {
+        serde_json::to_vec(value)
+    }
+}
+
 /// The arguments of a batch, in the order of `enqueue.lua`.
 fn arguments(batch: &NewBatch, content: &[u8], bundle: &[u8]) -> Result<Vec<Vec<u8>>, serde_json::Error> {
     let text = |t: &str| t.as_bytes().to_vec();
@@ -266,7 +275,8 @@ fn arguments(batch: &NewBatch, content: &[u8], bundle: &[u8]) -> Result<Vec<Vec<
         text(&batch.max_attempts.to_string()),
         text(&batch.expire_after.as_millis().to_string()),
         text(batch.content.from.address.domain()),
-        stored::labels(&batch.tags, batch.metadata.as_ref())?,
+        json_or_nothing(&batch.tags, batch.tags.is_empty())?,
+        json_or_nothing(&batch.metadata, batch.metadata.is_none())?,
         content.to_vec(),
         text(template),
         bundle.to_vec(),

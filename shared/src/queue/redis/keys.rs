@@ -46,19 +46,19 @@ const READY: &[(&str, &str)] = &[
 
 /// The table as the scripts see it: `key.<fixed>`, `key.ready[priority]`, `<keyed>(id)`. `KEYS[1]` is the prefix.
 pub(super) fn lua() -> String {
-    let fixed: String = FIXED
-        .iter()
-        .map(|(name, suffix)| format!("{name} = KEYS[1] .. '{suffix}', "))
-        .collect();
-    let ready: String = READY
-        .iter()
-        .map(|(name, suffix)| format!("{name} = KEYS[1] .. '{suffix}', "))
-        .collect();
-    let keyed: String = KEYED
-        .iter()
-        .map(|(name, infix)| format!("local function {name}(id) return KEYS[1] .. '{infix}' .. id end\n"))
-        .collect();
-    format!("local key = {{ {fixed}ready = {{ {ready}}} }}\n{keyed}")
+    let entries = |names: &[(&str, &str)]| {
+        let entry = |(name, suffix): &(&str, &str)| format!("{name} = KEYS[1] .. '{suffix}'");
+        names.iter().map(entry).collect::<Vec<_>>().join(", ")
+    };
+    let function = |(name, infix): &(&str, &str)| {
+        format!("local function {name}(id) return KEYS[1] .. '{infix}' .. id end\n")
+    };
+    format!(
+        "local key = {{ {}, ready = {{ {} }} }}\n{}",
+        entries(FIXED),
+        entries(READY),
+        KEYED.iter().map(function).collect::<Vec<_>>().concat()
+    )
 }
 
 /// The names of one queue's keys, as far as commands outside the scripts need them.

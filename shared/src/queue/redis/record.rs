@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use super::{stored, unreadable};
+use super::unreadable;
 use crate::clock::Timestamp;
 use crate::job::{BatchRecord, JobId, JobRecord, Priority, Reason, Status, TimelineEntry};
 use crate::queue::Unavailable;
@@ -17,8 +17,8 @@ pub(super) type JobRow = (
     Option<f64>,
 );
 
-/// Batch id, its hash, its labels.
-pub(super) type BatchRow = (String, HashMap<String, String>, Option<String>);
+/// Batch id, its hash, its long texts.
+pub(super) type BatchRow = (String, HashMap<String, String>, HashMap<String, String>);
 
 /// A hash, read field by field.
 struct Fields<'a>(&'a HashMap<String, String>);
@@ -75,7 +75,6 @@ fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailab
     let text = |field: &str| row.1.get(field).or_else(|| long.get(field));
     let status = short.word("state", Status::from_word)?;
     let accepted_at = shared.time("accepted")?;
-    let labels = labels(batch)?;
     let send_at = match short.maybe("send_at")? {
         None => shared.maybe("send_at")?,
         own => own,
@@ -100,8 +99,8 @@ fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailab
         last_reply: text("reply").map(|json| read(json)).transpose()?,
         relay: text("relay").cloned(),
         message_domain: shared.text("domain")?.to_owned(),
-        tags: labels.tags,
-        metadata: labels.metadata,
+        tags: label(batch, "tags")?.unwrap_or_default(),
+        metadata: label(batch, "metadata")?,
         timeline: timeline(accepted_at, &row.3)?,
     })
 }
@@ -124,7 +123,6 @@ fn timeline(accepted_at: Timestamp, entries: &[String]) -> Result<Vec<TimelineEn
 
 pub(super) fn batch(row: &BatchRow) -> Result<BatchRecord, Unavailable> {
     let fields = Fields(&row.1);
-    let labels = labels(row)?;
     let mut statuses = [0; Status::ALL.len()];
     for (count, status) in statuses.iter_mut().zip(Status::ALL) {
         *count = fields.number(status.as_str())?;
@@ -134,16 +132,15 @@ pub(super) fn batch(row: &BatchRow) -> Result<BatchRecord, Unavailable> {
         accepted_at: fields.time("accepted")?,
         count: fields.number("count")?,
         statuses,
-        tags: labels.tags,
-        metadata: labels.metadata,
+        tags: label(row, "tags")?.unwrap_or_default(),
+        metadata: label(row, "metadata")?,
     })
 }
 
-fn labels(batch: &BatchRow) -> Result<stored::Labels, Unavailable> {
-    batch
-        .2
-        .as_deref()
-        .map_or_else(|| Ok(stored::Labels::default()), read)
+/// What the caller gave to have it back, where it gave some.
+fn label<T: serde::de::DeserializeOwned>(batch: &BatchRow, field: &str) -> Result<Option<T>, Unavailable> {
+    let json = batch.1.get(field).or_else(|| batch.2.get(field));
+    json.map(|json| read(json)).transpose()
 }
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Unavailable> {

@@ -4,7 +4,6 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::message::Content;
 use crate::template::Bundle;
@@ -23,17 +22,6 @@ struct StoredContent<C> {
 struct StoredBundle<B> {
     v: u32,
     bundle: B,
-}
-
-/// `:labels:<batch>`: what the caller gave to have it back. There is none where nothing was given.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Labels {
-    #[serde(default)]
-    v: u32,
-    #[serde(default)]
-    pub(super) tags: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) metadata: Option<Map<String, Value>>,
 }
 
 /// `:idem:<hash>`, as the enqueue script writes it.
@@ -59,21 +47,6 @@ pub(super) fn bundle(bundle: &Bundle) -> Result<Vec<u8>, serde_json::Error> {
 
 pub(super) fn read_bundle(text: &[u8]) -> Result<Bundle, serde_json::Error> {
     read::<StoredBundle<Bundle>>(text).map(|stored| stored.bundle)
-}
-
-/// Empty where there is nothing to say.
-pub(super) fn labels(
-    tags: &[String],
-    metadata: Option<&Map<String, Value>>,
-) -> Result<Vec<u8>, serde_json::Error> {
-    if tags.is_empty() && metadata.is_none() {
-        return Ok(Vec::new());
-    }
-    serde_json::to_vec(&Labels {
-        v: VERSION,
-        tags: tags.to_vec(),
-        metadata: metadata.cloned(),
-    })
 }
 
 pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {

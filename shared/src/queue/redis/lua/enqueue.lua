@@ -2,8 +2,8 @@
 -- enqueue: accepts batches, each whole or not at all. The only operation that Redis refuses when its memory is full.
 -- KEYS[1] the queue's prefix
 -- ARGV    max_queue_size, max_scheduled, number of batches, then for each batch:
---         id, priority, send_at ms|'', on_ambiguous, max_attempts, expire_after ms, sender domain, labels|'',
---         content|'' (stored before), template hash|'', bundle|'' (known to be stored),
+--         id, priority, send_at ms|'', on_ambiguous, max_attempts, expire_after ms, sender domain, tags (JSON)|'',
+--         metadata (JSON)|'', content|'' (stored before), template hash|'', bundle|'' (known to be stored),
 --         idempotency hash|'', fingerprint, keep ms, number of jobs, then their recipients
 -- returns for each batch one of
 --         {'ok', batch, count, scheduled 0|1, replayed 0|1}  {'full', used, max}  {'schedule_full', used, max}
@@ -22,8 +22,8 @@ local used, waiting = jobs_in({ 'queued', 'retrying', 'sending', 'held' }), jobs
 local function read_batch()
   local b = {
     id = next_arg(), priority = next_arg(), send_at = tonumber(next_arg()), ambiguous = next_arg(),
-    max_attempts = next_arg(), expire_after = tonumber(next_arg()), domain = next_arg(), labels = next_arg(),
-    content = next_arg(), template = next_arg(), bundle = next_arg(), idem = next_arg(), fingerprint = next_arg(),
+    max_attempts = next_arg(), expire_after = tonumber(next_arg()), domain = next_arg(), tags = next_arg(),
+    metadata = next_arg(), content = next_arg(), template = next_arg(), bundle = next_arg(), idem = next_arg(), fingerprint = next_arg(),
     keep = tonumber(next_arg()), count = tonumber(next_arg()),
   }
   b.first = at + 1
@@ -65,7 +65,6 @@ local function write_shared(b)
     }), 'PX', math.max(keep, 1))
   end
   if b.content == '' then call('PERSIST', content_key(b.id)) else call('SET', content_key(b.id), b.content) end
-  if b.labels ~= '' then call('SET', labels_key(b.id), b.labels) end
   if b.template ~= '' then
     if b.bundle ~= '' then call('SET', template_key(b.template), b.bundle, 'NX') end
     call('HINCRBY', key.templates, b.template, 1)
@@ -82,6 +81,13 @@ local function write_shared(b)
   end
   if b.scheduled then add('send_at', b.send_at) else add('expires', active + b.expire_after) end
   if b.template ~= '' then add('template', b.template) end
+  for _, field in ipairs({ 'tags', 'metadata' }) do
+    if #b[field] > SHORT then
+      call('HSET', labels_key(b.id), field, b[field])
+    elseif b[field] ~= '' then
+      add(field, b[field])
+    end
+  end
   call('HSET', batch_key(b.id), unpack(fields))
 end
 

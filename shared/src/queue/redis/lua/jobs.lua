@@ -12,10 +12,10 @@ local records, looked, last = {}, 0, ''
 
 local function has_tag(id)
   if tag == '' then return true end
-  local labels = call('GET', labels_key(id))
-  if not labels then return false end
-  local ok, decoded = pcall(cjson.decode, labels)
-  for _, name in ipairs(ok and decoded.tags or {}) do
+  local tags = call('HGET', batch_key(id), 'tags') or call('HGET', labels_key(id), 'tags')
+  if not tags then return false end
+  local ok, names = pcall(cjson.decode, tags)
+  for _, name in ipairs(ok and names or {}) do
     if name == tag then return true end
   end
   return false

@@ -7,7 +7,7 @@ local function show_batch(id)
     local batch = call('HGETALL', batch_key(id))
     shown[id] = load_batch(id) ~= nil
     if shown[id] then
-      shown_batches[#shown_batches + 1] = { id, batch, call('GET', labels_key(id)) }
+      shown_batches[#shown_batches + 1] = { id, batch, call('HGETALL', labels_key(id)) }
     end
   end
   return shown[id]
