@@ -109,8 +109,13 @@ impl Control for RedisQueue {
 
     async fn batch(&self, id: BatchId) -> Result<Option<BatchRecord>, Unavailable> {
         let call = self.call_for(&scripts::BATCH, id);
-        let batches: Vec<BatchRow> = self.api.call(&call, Repeat::Once).await?;
-        batches.first().map(record::batch).transpose()
+        let known: Vec<redis::Value> = self.api.call(&call, Repeat::Once).await?;
+        if known.is_empty() {
+            return Ok(None);
+        }
+        let (batch, states): (BatchRow, Vec<(String, u64)>) =
+            redis::from_redis_value(redis::Value::Array(known)).map_err(unreadable)?;
+        record::batch(&batch, &states).map(Some)
     }
 
     async fn cancel(&self, id: JobId) -> Result<Ordered, Unavailable> {

@@ -101,31 +101,40 @@ fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailab
         message_domain: shared.text("domain")?.to_owned(),
         tags: label(batch, "tags")?.unwrap_or_default(),
         metadata: label(batch, "metadata")?,
-        timeline: timeline(accepted_at, &row.3)?,
+        timeline: timeline(accepted_at, &row.3, short.maybe("since")?)?,
     })
 }
 
-/// Acceptance is not stored with each job: it is the batch's.
-fn timeline(accepted_at: Timestamp, entries: &[String]) -> Result<Vec<TimelineEntry>, Unavailable> {
-    let accepted = TimelineEntry {
-        at: accepted_at,
-        event: "accepted".to_owned(),
+/// Acceptance is not stored with each job: it is the batch's. That a job is being sent is in its hash.
+fn timeline(
+    accepted_at: Timestamp,
+    entries: &[String],
+    sending_since: Option<i64>,
+) -> Result<Vec<TimelineEntry>, Unavailable> {
+    let plain = |at, event: &str| TimelineEntry {
+        at,
+        event: event.to_owned(),
         detail: String::new(),
     };
-    let mut timeline = vec![accepted];
+    let mut timeline = vec![plain(accepted_at, "accepted")];
     for entry in entries {
         timeline.push(read(entry)?);
     }
+    timeline.extend(sending_since.map(|ms| plain(Timestamp::from_millis(ms), "sending")));
     let surplus = timeline.len().saturating_sub(crate::job::TIMELINE_LIMIT);
     timeline.drain(..surplus);
     Ok(timeline)
 }
 
-pub(super) fn batch(row: &BatchRow) -> Result<BatchRecord, Unavailable> {
+pub(super) fn batch(row: &BatchRow, states: &[(String, u64)]) -> Result<BatchRecord, Unavailable> {
     let fields = Fields(&row.1);
     let mut statuses = [0; Status::ALL.len()];
     for (count, status) in statuses.iter_mut().zip(Status::ALL) {
-        *count = fields.number(status.as_str())?;
+        *count = states
+            .iter()
+            .filter(|(state, _)| state == status.as_str())
+            .map(|(_, n)| n)
+            .sum();
     }
     Ok(BatchRecord {
         id: row.0.parse().map_err(unreadable)?,

@@ -8,5 +8,5 @@ local job = load_job(ARGV[1])
 if not job then return answer('unknown') end
 if job.state ~= 'queued' and job.state ~= 'scheduled' and job.state ~= 'retrying' then return answer('conflict', job) end
 finish(job, 'cancelled')
-note(job.id, 'cancelled')
+note(job, 'cancelled')
 return answer('done', job)

@@ -11,7 +11,7 @@ for i = 0, batch.count - 1 do
   local job = load_job(batch.id .. '-' .. string.format('%d', i))
   if job and (job.state == 'queued' or job.state == 'scheduled' or job.state == 'retrying') then
     finish(job, 'cancelled')
-    note(job.id, 'cancelled')
+    note(job, 'cancelled')
     cancelled = cancelled + 1
   end
 end

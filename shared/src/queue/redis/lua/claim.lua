@@ -19,8 +19,8 @@ end
 
 local function hand_out(job)
   shift(job, 'sending')
-  call('HSET', job_key(job.id), 'state', 'sending')
-  note(job.id, 'sending')
+  put(job, 'since', now)
+  save(job)
   deliver(job)
 end
 

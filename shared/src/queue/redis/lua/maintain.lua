@@ -17,7 +17,7 @@ end
 -- A scheduled job begins to age when it is due, not when somebody found time to promote it.
 local function start_aging(job, due)
   job.expires = math.min(active, due - paused_ms) + job.batch.expire_after
-  call('HSET', job_key(job.id), 'expires', job.expires)
+  put(job, 'expires', job.expires)
 end
 
 local function promote()
@@ -69,7 +69,7 @@ local function forget_batch(batch)
   call('UNLINK', labels_key(batch.id), batch_key(batch.id))
   local remembered = batch.accepted + REMEMBERED_MS - now
   if remembered > 0 then
-    call('HSET', batch_key(batch.id), 'gone', 1, 'accepted', batch.accepted, 'send_at', batch.send_at or 0)
+    call('HSET', batch_key(batch.id), 'accepted', batch.accepted, 'send_at', batch.send_at or 0)
     call('PEXPIRE', batch_key(batch.id), remembered)
   end
 end
@@ -81,6 +81,7 @@ local function forget(ids, place)
     call('UNLINK', job_key(id), detail_key(id), timeline_key(id))
     if job then
       if NEEDS_CONTENT[job.state] then release_content(job.batch) end
+      call('HINCRBY', batch_key(job.batch.id), 'removed:' .. job.state, 1)
       if call('HINCRBY', batch_key(job.batch.id), 'records', -1) <= 0 then forget_batch(job.batch) end
     end
     removed = removed + 1

@@ -13,14 +13,16 @@ if now > tonumber(ARGV[5]) then return { {}, {}, {} } end
 local function take_over(job)
   job.reclaims = job.reclaims + 1
   if job.reclaims < too_many then
-    call('HSET', job_key(job.id), 'reclaims', job.reclaims)
-    note(job.id, 'reclaimed', '"its worker went away"')
+    note(job, 'reclaimed', '"its worker went away"')
+    put(job, 'reclaims', job.reclaims)
+    put(job, 'since', now)
+    save(job)
     deliver(job)
     return
   end
   local state = job.marked and job.batch.ambiguous == 'hold' and 'held' or 'failed'
   finish(job, state, state == 'failed' and 'poison' or nil)
-  note(job.id, state, '"its worker went away too often"')
+  note(job, state, '"its worker went away too often"')
   poisoned[#poisoned + 1] = job.id
 end
 

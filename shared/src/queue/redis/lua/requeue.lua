@@ -10,8 +10,8 @@ if job.state ~= 'failed' and job.state ~= 'held' then return answer('conflict', 
 -- A held job has a place already.
 if job.state == 'failed' and used_places() + 1 > tonumber(ARGV[2]) then return answer('full', job) end
 job.attempts = 0
-call('HDEL', job_key(job.id), 'reason', 'marked', 'reclaims', 'attempts')
-call('HSET', job_key(job.id), 'expires', active + job.batch.expire_after)
+for _, field in ipairs({ 'reason', 'reclaims', 'attempts' }) do put(job, field, false) end
+put(job, 'expires', active + job.batch.expire_after)
 make_ready(job)
-note(job.id, 'requeued')
+note(job, 'requeued')
 return answer('done', job)

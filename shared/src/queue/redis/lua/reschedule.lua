@@ -8,12 +8,13 @@ local job, at = load_job(ARGV[1]), tonumber(ARGV[2])
 if not job then return answer('unknown') end
 if job.state ~= 'scheduled' then return answer('conflict', job) end
 if at <= now and used_places() + 1 > tonumber(ARGV[3]) then return answer('full', job) end
-call('HSET', job_key(job.id), 'send_at', at)
+put(job, 'send_at', at)
 if at > now then
   call('ZADD', key.delayed, at, job.id)
+  save(job)
 else
-  call('HSET', job_key(job.id), 'expires', active + job.batch.expire_after)
+  put(job, 'expires', active + job.batch.expire_after)
   make_ready(job)
 end
-note(job.id, 'rescheduled')
+note(job, 'rescheduled')
 return answer('done', job)

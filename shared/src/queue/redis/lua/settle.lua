@@ -12,8 +12,8 @@ local UNTOUCHED = { sent = true, cancelled = true, suppressed = true }
 local NOT_TRIED = { render = true, encryption = true, suppressed = true }
 
 local function remember(job, relay, reply)
-  if relay ~= '' then put_text(job.id, 'relay', relay) end
-  if reply ~= '' then put_text(job.id, 'reply', reply) end
+  put_text(job, 'relay', relay)
+  put_text(job, 'reply', reply)
 end
 
 local verdicts = {}
@@ -26,7 +26,6 @@ end
 
 function verdicts.release(job)
   make_ready(job)
-  call('HDEL', job_key(job.id), 'marked')
   return 'released'
 end
 
@@ -50,14 +49,14 @@ local function settle(id, attempt, verdict, extra, relay, reply, detail)
   if verdict == 'sent' then
     if UNTOUCHED[job.state] then return 'lost' end
     job.attempts = math.max(job.attempts, attempt)
-    finish(job, 'sent')
     remember(job, relay, reply)
-    note(id, 'sent', detail)
+    finish(job, 'sent')
+    note(job, 'sent', detail)
     return mine and 'done' or 'late'
   end
   if not mine then return 'lost' end
   remember(job, relay, reply)
-  note(id, verdicts[verdict](job, attempt, extra), detail)
+  note(job, verdicts[verdict](job, attempt, extra), detail)
   return 'done'
 end
 

@@ -26,8 +26,8 @@ local batches = {}
 local function load_batch(id)
   if batches[id] == nil then
     local h = call('HMGET', batch_key(id), 'priority', 'max_attempts', 'ambiguous', 'accepted', 'send_at', 'expires',
-      'expire_after', 'template', 'count', 'gone')
-    batches[id] = h[1] and not h[10] and {
+      'expire_after', 'template', 'count')
+    batches[id] = h[1] and {
       id = id, priority = h[1], max_attempts = tonumber(h[2]), ambiguous = h[3], accepted = tonumber(h[4]),
       send_at = tonumber(h[5]), expires = tonumber(h[6]), expire_after = tonumber(h[7]), template = h[8],
       count = tonumber(h[9]),
@@ -37,13 +37,15 @@ local function load_batch(id)
 end
 
 local function load_job(id)
-  local h = call('HMGET', job_key(id), 'state', 'sid', 'attempts', 'reclaims', 'marked', 'expires', 'send_at')
+  local h = call('HMGET', job_key(id), 'state', 'sid', 'attempts', 'reclaims', 'marked', 'expires', 'send_at',
+    'since')
   local batch = h[1] and load_batch(string.match(id, '^(.+)%-%d+$') or '')
   if not batch then return nil end
   return {
     id = id, batch = batch, state = h[1], sid = h[2] or nil, attempts = tonumber(h[3]) or 0,
     reclaims = tonumber(h[4]) or 0, marked = h[5] == '1', expires = tonumber(h[6]) or batch.expires,
     send_at = tonumber(h[7]) or batch.send_at, ready = key.ready[batch.priority],
+    since = tonumber(h[8]), set = {}, drop = {},
   }
 end
 
@@ -82,37 +84,35 @@ end
 
 -- ------------------------------------------------------------------------------------------------ writing
 
-local moved, moved_in = {}, {}
+-- What is written once for all jobs of a call: counts that change, entries that leave their streams.
+local moved, withdrawn = {}, {}
 
 local function count(batch, state, n)
   local field = state .. ':' .. batch.priority
   moved[field] = (moved[field] or 0) + n
-  local states = moved_in[batch.id] or {}
-  moved_in[batch.id] = states
-  states[state] = (states[state] or 0) + n
 end
 
--- Writes what was counted. Every operation that moves jobs ends with it.
+-- Every operation that moves jobs ends with it.
 local function flush()
+  for stream, ids in pairs(withdrawn) do
+    call('XACK', stream, GROUP, unpack(ids))
+    call('XDEL', stream, unpack(ids))
+  end
   for field, n in pairs(moved) do
     if n ~= 0 then call('HINCRBY', key.counters, field, n) end
   end
-  for id, states in pairs(moved_in) do
-    for state, n in pairs(states) do
-      if n ~= 0 then call('HINCRBY', batch_key(id), state, n) end
-    end
-  end
-  moved, moved_in = {}, {}
+  moved, withdrawn = {}, {}
 end
 
--- A text of a job: in its hash where it is short, else beside it.
-local function put_text(id, field, text)
+-- A text of a job, for `save`: in its hash where it is short, else beside it. The short one is the newer one where
+-- there are both.
+local function put_text(job, field, text)
+  if text == '' then return end
   if #text <= SHORT then
-    call('HSET', job_key(id), field, text)
-    call('HDEL', detail_key(id), field)
+    job.set[#job.set + 1], job.set[#job.set + 2] = field, text
   else
-    call('HSET', detail_key(id), field, text)
-    call('HDEL', job_key(id), field)
+    call('HSET', detail_key(job.id), field, text)
+    job.drop[#job.drop + 1] = field
   end
 end
 
@@ -120,12 +120,35 @@ local function text_of(id, field)
   return call('HGET', job_key(id), field) or call('HGET', detail_key(id), field)
 end
 
--- Adds to a job's history; `detail` is a JSON string or empty.
-local function note(id, event, detail)
-  local entry = '{"at":' .. string.format('%d', now) .. ',"event":"' .. event .. '"'
-  if detail and detail ~= '' then entry = entry .. ',"detail":' .. detail end
-  if call('RPUSH', timeline_key(id), entry .. '}') > TIMELINE_LIMIT then
-    call('LTRIM', timeline_key(id), -TIMELINE_LIMIT, -1)
+-- A field of a job, for `save`; false drops it.
+local function put(job, field, value)
+  if value then
+    job.set[#job.set + 1], job.set[#job.set + 2] = field, value
+  else
+    job.drop[#job.drop + 1] = field
+  end
+end
+
+local function save(job)
+  -- What is dropped may be set anew.
+  if #job.drop > 0 then call('HDEL', job_key(job.id), unpack(job.drop)) end
+  call('HSET', job_key(job.id), 'state', job.state, unpack(job.set))
+  job.set, job.drop = {}, {}
+end
+
+local function entry(at, event, detail)
+  local text = '{"at":' .. string.format('%d', at) .. ',"event":"' .. event .. '"'
+  if detail and detail ~= '' then text = text .. ',"detail":' .. detail end
+  return text .. '}'
+end
+
+-- Adds to a job's history; `detail` is a JSON string or empty. That it is being sent is in its hash until then.
+local function note(job, event, detail)
+  local entries = { entry(now, event, detail) }
+  if job.since then table.insert(entries, 1, entry(job.since, 'sending')) end
+  job.since = nil
+  if call('RPUSH', timeline_key(job.id), unpack(entries)) > TIMELINE_LIMIT then
+    call('LTRIM', timeline_key(job.id), -TIMELINE_LIMIT, -1)
   end
 end
 
@@ -146,15 +169,19 @@ local FINISHED = { sent = key.ended, cancelled = key.ended, suppressed = key.end
 -- Takes a job out of the one place where it is.
 local function withdraw(job)
   if job.sid then
-    call('XACK', job.ready, GROUP, job.sid)
-    call('XDEL', job.ready, job.sid)
+    local ids = withdrawn[job.ready] or {}
+    withdrawn[job.ready] = ids
+    ids[#ids + 1] = job.sid
     job.sid = nil
+    put(job, 'sid', false)
   elseif FINISHED[job.state] then
     call('ZREM', FINISHED[job.state], job.id)
   else
     call('ZREM', key.delayed, job.id)
     call('ZREM', key.expiring, job.id)
   end
+  if job.state == 'sending' then put(job, 'since', false) end
+  if job.marked then put(job, 'marked', false) end
 end
 
 local function shift(job, state)
@@ -169,7 +196,8 @@ local function make_ready(job)
   withdraw(job)
   shift(job, job.attempts > 0 and 'retrying' or 'queued')
   job.sid = call('XADD', job.ready, '*', 'job', job.id)
-  call('HSET', job_key(job.id), 'state', job.state, 'sid', job.sid)
+  put(job, 'sid', job.sid)
+  save(job)
 end
 
 -- From where it is to the delayed ones. One that will expire before it is due is watched for that as well.
@@ -179,8 +207,9 @@ local function make_wait(job, state, due)
   call('ZADD', key.delayed, due, job.id)
   local expires_at = job.expires and now + (job.expires - active)
   if expires_at and expires_at < due then call('ZADD', key.expiring, expires_at, job.id) end
-  call('HSET', job_key(job.id), 'state', state, 'attempts', job.attempts)
-  call('HDEL', job_key(job.id), 'sid', 'marked', 'reclaims')
+  put(job, 'attempts', job.attempts)
+  put(job, 'reclaims', false)
+  save(job)
 end
 
 -- From where it is to an end.
@@ -188,14 +217,15 @@ local function finish(job, state, reason)
   withdraw(job)
   shift(job, state)
   call('ZADD', FINISHED[state], now, job.id)
-  call('HSET', job_key(job.id), 'state', state, 'attempts', job.attempts)
-  if reason then call('HSET', job_key(job.id), 'reason', reason) else call('HDEL', job_key(job.id), 'reason') end
-  call('HDEL', job_key(job.id), 'sid', 'marked', 'reclaims')
+  put(job, 'attempts', job.attempts)
+  put(job, 'reason', reason or false)
+  put(job, 'reclaims', false)
+  save(job)
 end
 
 local function expire(job)
   finish(job, 'failed', 'expired')
-  note(job.id, 'failed', '"not sent before it expired"')
+  note(job, 'failed', '"not sent before it expired"')
 end
 
 -- The error of a command on a group that a flush has removed makes the group anew: from the start, so that nothing
