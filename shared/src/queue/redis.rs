@@ -73,6 +73,9 @@ use keys::Keys;
 /// How the keys are laid out. A program refuses a queue of a later layout.
 const SCHEMA: u32 = 1;
 
+/// A server that takes longer to answer has stood still, however short the lease is.
+const SLOW: Duration = Duration::from_millis(500);
+
 /// The queue in Redis.
 pub struct RedisQueue {
     keys: Keys,
@@ -144,7 +147,7 @@ impl RedisQueue {
                 keys.clone(),
                 limits.clone(),
             )),
-            worker: Channel::dedicated(&address),
+            worker: Channel::watched(&address, (limits.lease / 2).max(SLOW)),
             bulk: Channel::dedicated(&address),
             api: Channel::pooled(&address),
             wake: wake::Wake::new(&address, keys.clone()),
@@ -165,6 +168,8 @@ impl RedisQueue {
         if let (true, false, Some(policy)) = (facts.evicts(), allow_unsafe, &facts.eviction) {
             return Err(ConnectError::Evicts(policy.clone()));
         }
+        // Opened now, so that its age begins to count: see `Consumer::reclaim`.
+        self.worker.command::<redis::Value>(&redis::cmd("TIME")).await?;
         let mut write = redis::cmd("HSETNX");
         write.arg(self.keys.meta()).arg("v").arg(SCHEMA);
         self.api.command::<i64>(&write).await?;

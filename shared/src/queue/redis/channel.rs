@@ -37,6 +37,8 @@ pub(super) enum Repeat {
 pub(super) struct Channel {
     address: Arc<Address>,
     pooled: bool,
+    /// A reply that takes longer shows that the server stood still.
+    slow: Duration,
     state: Mutex<State>,
 }
 
@@ -65,18 +67,24 @@ enum Lent {
 impl Channel {
     /// One connection, shared by its users; opened when it is first needed.
     pub(super) fn dedicated(address: &Arc<Address>) -> Self {
-        Self::new(address, false)
+        Self::new(address, false, REPLY_TIMEOUT)
+    }
+
+    /// The same, watched: see [`Self::unbroken_for`].
+    pub(super) fn watched(address: &Arc<Address>, slow: Duration) -> Self {
+        Self::new(address, false, slow)
     }
 
     /// A pool of connections.
     pub(super) fn pooled(address: &Arc<Address>) -> Self {
-        Self::new(address, true)
+        Self::new(address, true, REPLY_TIMEOUT)
     }
 
-    fn new(address: &Arc<Address>, pooled: bool) -> Self {
+    fn new(address: &Arc<Address>, pooled: bool, slow: Duration) -> Self {
         Self {
             address: Arc::clone(address),
             pooled,
+            slow,
             state: Mutex::new(State {
                 open: None,
                 generation: 0,
@@ -120,7 +128,7 @@ impl Channel {
             .map_err(|e| unavailable("command", &e))
     }
 
-    /// How long every reply has come in time. None: there is no connection.
+    /// How long every reply has come within `slow`. None: there is no connection.
     pub(super) async fn unbroken_for(&self) -> Option<Duration> {
         self.state
             .lock()
@@ -144,12 +152,13 @@ impl Channel {
 
     async fn send_once<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RedisError> {
         let (mut connection, generation) = self.lend().await?;
+        let sent = Instant::now();
         let reply = match &mut connection {
             Lent::Connection(c) => c.req_packed_command(cmd).await,
             Lent::Pooled(c) => c.req_packed_command(cmd).await,
         };
         let reply = reply.and_then(redis::Value::extract_error);
-        self.note(generation, reply.as_ref().err()).await;
+        self.note(generation, sent.elapsed(), reply.as_ref().err()).await;
         Ok(T::from_redis_value(reply?)?)
     }
 
@@ -190,7 +199,7 @@ impl Channel {
                     deadpool_redis::PoolError::Backend(e) => e,
                     _ => std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
                 };
-                self.note(generation, Some(&e)).await;
+                self.note(generation, Duration::ZERO, Some(&e)).await;
                 Err(e)
             }
         }
@@ -219,10 +228,13 @@ impl Channel {
         Ok(Open::Pool(pool))
     }
 
-    async fn note(&self, generation: u64, fault: Option<&RedisError>) {
+    async fn note(&self, generation: u64, took: Duration, fault: Option<&RedisError>) {
         let mut state = self.state.lock().await;
         if state.generation != generation {
             return;
+        }
+        if took >= self.slow {
+            state.unbroken_since = Some(Instant::now());
         }
         let Some(fault) = fault else {
             state.timeouts = 0;
@@ -230,7 +242,6 @@ impl Channel {
         };
         if fault.is_timeout() {
             state.timeouts += 1;
-            state.unbroken_since = Some(Instant::now());
         }
         if is_lost(fault) || state.timeouts >= TIMEOUTS {
             state.open = None;

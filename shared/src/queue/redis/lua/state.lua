@@ -223,9 +223,16 @@ local function finish(job, state, reason)
   save(job)
 end
 
+-- A job that was not sent in time. One that the relay may have, and that must not be sent twice, is a person's to
+-- decide.
 local function expire(job)
-  finish(job, 'failed', 'expired')
-  note(job, 'failed', '"not sent before it expired"')
+  if job.marked and job.batch.ambiguous == 'hold' then
+    finish(job, 'held')
+    note(job, 'held', '"expired; the relay may have it"')
+  else
+    finish(job, 'failed', 'expired')
+    note(job, 'failed', '"expired"')
+  end
 end
 
 -- The error of a command on a group that a flush has removed makes the group anew: from the start, so that nothing
