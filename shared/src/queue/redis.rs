@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | `:ready:<priority>` | stream, group `workers` | ready jobs: one field, the id. Never trimmed |
 //! | `:delayed` | sorted set | retries and scheduled jobs by due time, ms of the server's clock |
+//! | `:urgent` | sorted set | those of them with high priority: they need not wait behind thousands that are due too |
 //! | `:expiring` | sorted set | those of them that will expire before they are due, by that time |
 //! | `:job:<id>` | hash | state, place, counts, short texts; small enough to stay a listpack |
 //! | `:detail:<id>` | hash | a job's texts over 64 bytes, where it has some |
@@ -30,7 +31,7 @@
 //! | `:ended` `:failed` `:held` | sorted set | ended jobs by the time of their end |
 //! | `:idem:<hash>` | string, expires | what was answered to an idempotency key |
 //! | `:relay:<name>` | hash | why a relay is paused, and who probes it |
-//! | `:outbox`, `:outbox:<job>` | sorted set, string | messages that were kept instead of sent |
+//! | `:outbox`, `:outbox:<job>` | sorted set, hash | messages that were kept instead of sent |
 //! | `:workers` | sorted set | consumers by last heartbeat |
 //! | `:counters` `:meta` `:wake` | hash, hash, stream | the ledger; paused, schema version; written when a pause ends |
 //!

@@ -154,7 +154,14 @@ fn delivery(job: JobId, row: &DeliveryRow, batch: &BatchRow, shared: &Shared) ->
 
 /// The arguments of a settlement, in the order of `settle.lua`.
 fn push_settlement(call: &mut Call, settlement: &Settlement) -> Result<(), Unavailable> {
-    let detail = serde_json::to_string(&settlement.detail).map_err(unreadable)?;
+    // Without words of the worker's own, the reply speaks.
+    let mut detail = match &settlement.reply {
+        Some(reply) if settlement.detail.is_empty() => reply.to_string(),
+        _ => settlement.detail.clone(),
+    };
+    if !detail.is_empty() {
+        detail = serde_json::to_string(&detail).map_err(unreadable)?;
+    }
     let reply = settlement.reply.as_ref().map(serde_json::to_string);
     let reply = reply.transpose().map_err(unreadable)?;
     let (verdict, extra) = match settlement.verdict {
@@ -170,7 +177,7 @@ fn push_settlement(call: &mut Call, settlement: &Settlement) -> Result<(), Unava
     call.push(extra);
     call.push(settlement.relay.as_deref().unwrap_or_default());
     call.push(reply.unwrap_or_default());
-    call.push(if settlement.detail.is_empty() { "" } else { &detail });
+    call.push(detail);
     Ok(())
 }
 

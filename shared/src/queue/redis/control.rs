@@ -79,10 +79,12 @@ impl Control for RedisQueue {
     ) -> Result<JobPage, Unavailable> {
         let mut page = JobPage::default();
         let (mut looked, mut after) = (0, after);
-        if let (Some(batch), Some(position)) = (filter.batch, after)
-            && position.batch != batch
-        {
-            return Ok(page);
+        if let (Some(batch), Some(position)) = (filter.batch, after) {
+            match position.batch.cmp(&batch) {
+                std::cmp::Ordering::Less => return Ok(page),
+                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Greater => after = None,
+            }
         }
         while looked < LISTING_LOOKS_AT {
             let look = LOOKS_A_CALL.min(LISTING_LOOKS_AT - looked);
@@ -132,7 +134,8 @@ impl Control for RedisQueue {
         let call = self
             .call_for(&scripts::RESCHEDULE, id)
             .arg(send_at.as_millis())
-            .arg(self.limits.max_queue_size);
+            .arg(self.limits.max_queue_size)
+            .arg(format!("\"{send_at}\""));
         self.order(call).await
     }
 

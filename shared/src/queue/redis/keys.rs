@@ -10,6 +10,7 @@ use crate::job::{BatchId, JobId};
 /// Keys of which a queue has one: name in the scripts, what follows the prefix.
 const FIXED: &[(&str, &str)] = &[
     ("delayed", "delayed"),
+    ("urgent", "urgent"),
     ("expiring", "expiring"),
     ("ended", "ended"),
     ("failed", "failed"),

@@ -75,9 +75,11 @@ fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailab
     let text = |field: &str| row.1.get(field).or_else(|| long.get(field));
     let status = short.word("state", Status::from_word)?;
     let accepted_at = shared.time("accepted")?;
+    let attempts = short.number("attempts")?;
     let send_at = match short.maybe("send_at")? {
         None => shared.maybe("send_at")?,
-        own => own,
+        // A batch's time that was moved to the past is none.
+        own => own.filter(|ms: &i64| *ms > 0),
     };
     let due = matches!(status, Status::Scheduled | Status::Retrying).then_some(row.4);
     #[expect(
@@ -91,7 +93,7 @@ fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailab
         status,
         reason: row.1.get("reason").and_then(|word| Reason::from_word(word)),
         priority: shared.word("priority", Priority::from_word)?,
-        attempts: short.number("attempts")?,
+        attempts,
         max_attempts: shared.number("max_attempts")?,
         accepted_at,
         send_at: send_at.map(Timestamp::from_millis),
@@ -101,7 +103,7 @@ fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailab
         message_domain: shared.text("domain")?.to_owned(),
         tags: label(batch, "tags")?.unwrap_or_default(),
         metadata: label(batch, "metadata")?,
-        timeline: timeline(accepted_at, &row.3, short.maybe("since")?)?,
+        timeline: timeline(accepted_at, &row.3, short.maybe("since")?, attempts)?,
     })
 }
 
@@ -110,6 +112,7 @@ fn timeline(
     accepted_at: Timestamp,
     entries: &[String],
     sending_since: Option<i64>,
+    attempts: u32,
 ) -> Result<Vec<TimelineEntry>, Unavailable> {
     let plain = |at, event: &str| TimelineEntry {
         at,
@@ -120,7 +123,10 @@ fn timeline(
     for entry in entries {
         timeline.push(read(entry)?);
     }
-    timeline.extend(sending_since.map(|ms| plain(Timestamp::from_millis(ms), "sending")));
+    timeline.extend(sending_since.map(|ms| TimelineEntry {
+        detail: format!("attempt {}", attempts + 1),
+        ..plain(Timestamp::from_millis(ms), "sending")
+    }));
     let surplus = timeline.len().saturating_sub(crate::job::TIMELINE_LIMIT);
     timeline.drain(..surplus);
     Ok(timeline)

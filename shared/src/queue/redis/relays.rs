@@ -84,6 +84,7 @@ impl Outbox for RedisQueue {
         let call = Call::new(&scripts::KEEP, &self.keys)
             .arg(message.job.to_string())
             .arg(serde_json::to_vec(&message).map_err(unreadable)?)
+            .arg(message.source.len())
             .arg(OUTBOX_MESSAGES)
             .arg(OUTBOX_BYTES);
         self.bulk.call::<i64>(&call, Repeat::Once).await.map(drop)
@@ -105,8 +106,8 @@ impl Outbox for RedisQueue {
     }
 
     async fn kept_message(&self, job: JobId) -> Result<Option<KeptMessage>, Unavailable> {
-        let mut get = redis::cmd("GET");
-        get.arg(self.keys.kept_message(job));
+        let mut get = redis::cmd("HGET");
+        get.arg(self.keys.kept_message(job)).arg("message");
         let text: Option<String> = self.bulk.command(&get).await?;
         text.as_deref().map(read).transpose()
     }

@@ -98,6 +98,7 @@ local function write_jobs(b)
     local fields = { 'state', state }
     if b.scheduled then
       call('ZADD', key.delayed, b.send_at, id)
+      if b.priority == 'high' then call('ZADD', key.urgent, b.send_at, id) end
     else
       fields[3], fields[4] = 'sid', call('XADD', stream, '*', 'job', id)
     end

@@ -1,22 +1,24 @@
 #!lua
 -- keep: keeps a message in the outbox, in the place of an earlier one of the same job; the oldest make room.
 -- KEYS[1] the queue's prefix
--- ARGV    job id, message (JSON), messages at most, bytes at most
+-- ARGV    job id, message (JSON), its size in bytes, messages at most, bytes at most
 -- returns how many are kept
 
-local id, message, max_messages, max_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local id, message, size = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local max_messages, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function drop(job)
-  call('HINCRBY', key.meta, 'outbox_bytes', -call('STRLEN', outbox_key(job)))
+  call('HINCRBY', key.meta, 'outbox_bytes', -(tonumber(call('HGET', outbox_key(job), 'size')) or 0))
   call('UNLINK', outbox_key(job))
   call('ZREM', key.outbox, job)
 end
 
 drop(id)
-call('SET', outbox_key(id), message)
+call('HSET', outbox_key(id), 'message', message, 'size', size)
 call('ZADD', key.outbox, call('HINCRBY', key.meta, 'outbox_sequence', 1), id)
-local bytes = call('HINCRBY', key.meta, 'outbox_bytes', #message)
-while call('ZCARD', key.outbox) > 1 and (call('ZCARD', key.outbox) > max_messages or bytes > max_bytes) do
+local bytes = call('HINCRBY', key.meta, 'outbox_bytes', size)
+-- One that is larger than the whole is not kept.
+while call('ZCARD', key.outbox) > max_messages or bytes > max_bytes do
   drop(call('ZRANGE', key.outbox, 0, 0)[1])
   bytes = tonumber(call('HGET', key.meta, 'outbox_bytes'))
 end

@@ -20,12 +20,12 @@ local function start_aging(job, due)
   put(job, 'expires', job.expires)
 end
 
-local function promote()
-  local due = call('ZRANGEBYSCORE', key.delayed, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
+local function promote(waiting)
+  local due = call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for i = 1, #due, 2 do
     local job = load_job(due[i])
     if not job then
-      call('ZREM', key.delayed, due[i])
+      call('ZREM', waiting, due[i])
     else
       if job.state == 'scheduled' then start_aging(job, tonumber(due[i + 1])) end
       if is_expired(job) then
@@ -106,7 +106,9 @@ local function forget_surplus()
   end
 end
 
-promote()
+-- Urgent ones first: they do not stand behind thousands of others that are due as well.
+promote(key.urgent)
+promote(key.delayed)
 expire_delayed()
 expire_heads()
 flush()

@@ -15,9 +15,14 @@ local function take_over(job)
   if job.reclaims < too_many then
     note(job, 'reclaimed', '"its worker went away"')
     put(job, 'reclaims', job.reclaims)
-    put(job, 'since', now)
-    save(job)
-    deliver(job)
+    -- While the queue is paused nothing is handed out; what has expired is ended where others are.
+    if paused_at or (is_expired(job) and not job.marked) then
+      make_ready(job)
+    else
+      put(job, 'since', now)
+      save(job)
+      deliver(job)
+    end
     return
   end
   local state = job.marked and job.batch.ambiguous == 'hold' and 'held' or 'failed'

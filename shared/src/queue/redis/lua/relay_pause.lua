@@ -9,11 +9,14 @@ local h = call('HMGET', relay, 'since', 'until', 'probes', 'cause', 'reply')
 local paused = h[4] and (h[4] == 'down' or tonumber(h[2]) > now)
 if #ARGV == 1 then return paused and h or {} end
 
-local was_down = paused and h[4] == 'down'
-local cause, till = was_down and 'down' or ARGV[2], now + tonumber(ARGV[3])
-local since, probes = was_down and h[1] or now, ARGV[4]
-if was_down and ARGV[2] == 'throttled' then
-  till, probes = math.max(till, tonumber(h[2])), h[3]
+local cause, till, probes, since = ARGV[2], now + tonumber(ARGV[3]), tonumber(ARGV[4]), now
+if paused then
+  -- One that is down is not turned into a throttled one; a report with fewer failed probes than are known is old.
+  if h[4] == 'down' and (cause == 'throttled' or probes < tonumber(h[3])) then return h end
+  if h[4] == cause then
+    since = tonumber(h[1])
+    if probes == tonumber(h[3]) then till = math.max(till, tonumber(h[2])) end
+  end
 end
 call('HSET', relay, 'v', 1, 'since', since, 'until', till, 'probes', probes, 'cause', cause, 'reply', ARGV[5])
 call('HDEL', relay, 'prober', 'probe_until')

@@ -10,7 +10,9 @@ if job.state ~= 'failed' and job.state ~= 'held' then return answer('conflict', 
 -- A held job has a place already.
 if job.state == 'failed' and used_places() + 1 > tonumber(ARGV[2]) then return answer('full', job) end
 job.attempts = 0
-for _, field in ipairs({ 'reason', 'reclaims', 'attempts' }) do put(job, field, false) end
+reset(job)
+put(job, 'reason', false)
+put(job, 'attempts', false)
 put(job, 'expires', active + job.batch.expire_after)
 make_ready(job)
 note(job, 'requeued')

@@ -7,7 +7,6 @@
 -- returns for each 'done', 'late' or 'lost'
 
 local me = ARGV[1]
-local UNTOUCHED = { sent = true, cancelled = true, suppressed = true }
 -- The message could not be built, or was not to be: nothing was tried.
 local NOT_TRIED = { render = true, encryption = true, suppressed = true }
 
@@ -25,6 +24,7 @@ function verdicts.retry(job, attempt, delay)
 end
 
 function verdicts.release(job)
+  reset(job)
   make_ready(job)
   return 'released'
 end
@@ -42,16 +42,27 @@ function verdicts.hold(job, attempt)
   return 'held'
 end
 
+-- A person's word stands, though the message went out; that it did is noted, once.
+local function too_late(job, relay, reply)
+  if call('HSETNX', job_key(job.id), 'late', 1) == 1 then
+    remember(job, relay, reply)
+    save(job)
+    note(job, 'late_success', '"the relay had taken it before"')
+  end
+  return 'lost'
+end
+
 local function settle(id, attempt, verdict, extra, relay, reply, detail)
   local job = load_job(id)
   if not job then return 'lost' end
   local mine = is_held_by(job, me) and job.attempts + 1 == attempt
   if verdict == 'sent' then
-    if UNTOUCHED[job.state] then return 'lost' end
+    if job.state == 'sent' then return 'lost' end
+    if job.state == 'cancelled' or job.state == 'suppressed' then return too_late(job, relay, reply) end
     job.attempts = math.max(job.attempts, attempt)
     remember(job, relay, reply)
     finish(job, 'sent')
-    note(job, 'sent', detail)
+    note(job, 'sent', mine and detail or '"reported after the lease was lost"')
     return mine and 'done' or 'late'
   end
   if not mine then return 'lost' end

@@ -36,6 +36,12 @@ local function load_batch(id)
   return batches[id] or nil
 end
 
+-- A job's own time to send takes the place of its batch's; 0 is none.
+local function own_send_at(own, batch)
+  if not own then return batch.send_at end
+  return tonumber(own) > 0 and tonumber(own) or nil
+end
+
 local function load_job(id)
   local h = call('HMGET', job_key(id), 'state', 'sid', 'attempts', 'reclaims', 'marked', 'expires', 'send_at',
     'since')
@@ -44,8 +50,8 @@ local function load_job(id)
   return {
     id = id, batch = batch, state = h[1], sid = h[2] or nil, attempts = tonumber(h[3]) or 0,
     reclaims = tonumber(h[4]) or 0, marked = h[5] == '1', expires = tonumber(h[6]) or batch.expires,
-    send_at = tonumber(h[7]) or batch.send_at, ready = key.ready[batch.priority],
-    since = tonumber(h[8]), set = {}, drop = {},
+    send_at = own_send_at(h[7], batch), ready = key.ready[batch.priority],
+    since = tonumber(h[8]), tried = (tonumber(h[3]) or 0) + 1, set = {}, drop = {},
   }
 end
 
@@ -145,7 +151,7 @@ end
 -- Adds to a job's history; `detail` is a JSON string or empty. That it is being sent is in its hash until then.
 local function note(job, event, detail)
   local entries = { entry(now, event, detail) }
-  if job.since then table.insert(entries, 1, entry(job.since, 'sending')) end
+  if job.since then table.insert(entries, 1, entry(job.since, 'sending', '"attempt ' .. string.format('%d', job.tried) .. '"')) end
   job.since = nil
   if call('RPUSH', timeline_key(job.id), unpack(entries)) > TIMELINE_LIMIT then
     call('LTRIM', timeline_key(job.id), -TIMELINE_LIMIT, -1)
@@ -179,9 +185,15 @@ local function withdraw(job)
   else
     call('ZREM', key.delayed, job.id)
     call('ZREM', key.expiring, job.id)
+    if job.batch.priority == 'high' then call('ZREM', key.urgent, job.id) end
   end
   if job.state == 'sending' then put(job, 'since', false) end
-  if job.marked then put(job, 'marked', false) end
+end
+
+-- What an outcome, or a person, resets.
+local function reset(job)
+  put(job, 'marked', false)
+  put(job, 'reclaims', false)
 end
 
 local function shift(job, state)
@@ -205,10 +217,11 @@ local function make_wait(job, state, due)
   withdraw(job)
   shift(job, state)
   call('ZADD', key.delayed, due, job.id)
+  if job.batch.priority == 'high' then call('ZADD', key.urgent, due, job.id) end
   local expires_at = job.expires and now + (job.expires - active)
   if expires_at and expires_at < due then call('ZADD', key.expiring, expires_at, job.id) end
   put(job, 'attempts', job.attempts)
-  put(job, 'reclaims', false)
+  reset(job)
   save(job)
 end
 
@@ -219,7 +232,7 @@ local function finish(job, state, reason)
   call('ZADD', FINISHED[state], now, job.id)
   put(job, 'attempts', job.attempts)
   put(job, 'reason', reason or false)
-  put(job, 'reclaims', false)
+  reset(job)
   save(job)
 end
 

@@ -20,5 +20,5 @@ for i, priority in ipairs(PRIORITIES) do
   end
   oldest[i] = age
 end
-local alive = call('ZCOUNT', key.workers, now - tonumber(ARGV[1]), '+inf')
+local alive = call('ZCOUNT', key.workers, '(' .. now - tonumber(ARGV[1]), '+inf')
 return { paused_at and 1 or 0, call('HGETALL', key.counters), ready, oldest, alive }
