@@ -4,3 +4,4 @@ mod redis_faults;
 mod redis_measure;
 mod redis_queue;
 mod redis_server;
+mod redis_topology;

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Map;
-use shared::job::{Reason, Status};
+use shared::clock::{Clock, SystemClock};
+use shared::job::{JobId, Priority, Reason, Status};
 use shared::message::{Body, Content};
 use shared::queue::redis::{ConnectError, RedisQueue};
 use shared::queue::{
-    Consumer, Control, Delivery, EnqueueError, Intake, Limits, NewBatch, Settled, Settlement, Verdict,
+    Consumer, Control, Delivery, EnqueueError, Idempotency, Intake, JobFilter, KeptMessage, Limits, NewBatch,
+    Ordered, Outbox, PauseCause, RelayBoard, Settled, Settlement, Verdict,
 };
+use shared::reply::{LastReply, Stage};
 use shared::settings;
 use shared::template::{Bundle, BundleHash};
 
-use crate::redis_server::{Server, batch_of, connect, consumer, limits, try_connect};
+use crate::redis_server::{Server, batch_of, connect, consumer, limits, metadata, try_connect};
 
 pub(crate) fn settlement(delivery: &Delivery, verdict: Verdict) -> Settlement {
     Settlement {
@@ -130,18 +133,7 @@ async fn large_content_is_made_lasting_by_its_batch_only() {
     )
     .await;
     let me = consumer("me");
-    let large = || {
-        let batch = batch_of(1);
-        let content = Content {
-            body: Body::Html("x".repeat(200_000)),
-            ..(*batch.content).clone()
-        };
-        NewBatch {
-            content: Arc::new(content),
-            ..batch
-        }
-    };
-    let (taken, refused) = (large(), large());
+    let (taken, refused) = (large(batch_of(1)), large(batch_of(1)));
     queue.enqueue(taken.clone()).await.unwrap();
     assert!(matches!(
         queue.enqueue(refused.clone()).await,
@@ -236,4 +228,138 @@ async fn what_redis_is_set_up_for_is_told() {
         !told.survives_crash && told.details[0].contains("two seconds"),
         "{told:?}"
     );
+}
+
+/// Batches of every kind: urgent, scheduled, large, with a template, with an idempotency key.
+pub(crate) async fn accept_of_every_kind(queue: &RedisQueue) {
+    let key = Idempotency {
+        key: "key".to_owned(),
+        fingerprint: "print".to_owned(),
+        keep: Duration::from_mins(1),
+    };
+    let in_an_hour = SystemClock.now() + Duration::from_hours(1);
+    for batch in [
+        NewBatch {
+            priority: Priority::High,
+            ..templated(batch_of(2))
+        },
+        NewBatch {
+            priority: Priority::High,
+            send_at: Some(in_an_hour),
+            ..batch_of(2)
+        },
+        NewBatch {
+            tags: vec!["t".repeat(80)],
+            metadata: Some(metadata("m", "m")),
+            idempotency: Some(key.clone()),
+            ..large(batch_of(12))
+        },
+    ] {
+        queue.enqueue(batch).await.unwrap();
+    }
+    assert!(queue.replay(&key).await.unwrap().is_some());
+}
+
+/// Hands out what [`accept_of_every_kind`] queued, and ends it in every way.
+pub(crate) async fn deliver_in_every_way(queue: &RedisQueue) {
+    let (me, other) = (consumer("me"), consumer("other"));
+    queue.heartbeat(&me).await.unwrap();
+    let jobs = queue.claim(&me, 12).await.unwrap();
+    assert_eq!(jobs.len(), 12);
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.job).collect();
+    assert!(queue.extend(&me, &ids).await.unwrap().is_empty());
+    assert!(queue.mark(&me, &ids[..1]).await.unwrap().is_empty());
+    assert_eq!(queue.held_by(&me).await.unwrap().len(), 12);
+    queue.reclaim(&other, 1).await.unwrap();
+    let verdicts = [
+        Verdict::Sent,
+        Verdict::Retry {
+            delay: Duration::from_mins(1),
+        },
+        Verdict::Retry {
+            delay: Duration::ZERO,
+        },
+        Verdict::Release,
+        Verdict::Fail(Reason::Permanent),
+        Verdict::Fail(Reason::Suppressed),
+        Verdict::Hold,
+        Verdict::Sent,
+    ];
+    let settlements: Vec<Settlement> = jobs.iter().zip(verdicts).map(|(d, v)| settlement(d, v)).collect();
+    assert_eq!(queue.settle(&me, &settlements).await.unwrap(), [Settled::Done; 8]);
+    let late = settlement(&jobs[4], Verdict::Sent);
+    assert_eq!(queue.settle(&other, &[late]).await.unwrap(), [Settled::Late]);
+    assert_eq!(queue.maintain().await.unwrap().promoted, 1);
+    queue.ready(&other, Duration::from_millis(5)).await.unwrap();
+    queue.leave(&other).await.unwrap();
+    let reply = LastReply::none(Stage::Connect, "refused");
+    queue
+        .pause_relay("r", PauseCause::Down, Duration::ZERO, 1, reply)
+        .await
+        .unwrap();
+    assert!(queue.relay_pause("r").await.unwrap().is_some());
+    assert!(queue.take_probe("r", &me, Duration::from_secs(1)).await.unwrap());
+    queue.resume_relay("r").await.unwrap();
+    let kept = KeptMessage {
+        job: ids[0],
+        at: SystemClock.now(),
+        from: "a@example.org".to_owned(),
+        to: vec!["b@example.org".to_owned()],
+        source: "Subject: x\r\n\r\nx".to_owned(),
+    };
+    queue.keep(kept.clone()).await.unwrap();
+    assert_eq!(queue.kept(10).await.unwrap(), [kept.clone()]);
+    assert_eq!(queue.kept_message(ids[0]).await.unwrap(), Some(kept));
+}
+
+/// Gives every order on what is left.
+pub(crate) async fn order_everything(queue: &RedisQueue) {
+    let with = async |status| {
+        let filter = JobFilter {
+            status: Some(status),
+            ..JobFilter::default()
+        };
+        queue.jobs(&filter, 100, None).await.unwrap().jobs
+    };
+    let scheduled = with(Status::Scheduled).await;
+    let held = with(Status::Held).await;
+    let later = SystemClock.now() + Duration::from_hours(2);
+    for order in [
+        queue.reschedule(scheduled[0].id, later).await.unwrap(),
+        queue
+            .reschedule(scheduled[0].id, SystemClock.now())
+            .await
+            .unwrap(),
+        queue.requeue(held[0].id).await.unwrap(),
+        queue.cancel(held[0].id).await.unwrap(),
+    ] {
+        assert!(matches!(order, Ordered::Done(_)), "{order:?}");
+    }
+    let batch = scheduled[1].id.batch;
+    assert_eq!(queue.batch(batch).await.unwrap().unwrap().count, 2);
+    assert_eq!(queue.cancel_batch(batch).await.unwrap(), Some(2));
+    queue.set_paused(true).await.unwrap();
+    assert!(queue.stats().await.unwrap().paused);
+    queue.set_paused(false).await.unwrap();
+    let stats = queue.stats().await.unwrap();
+    assert!(stats.ledger.balances() && !stats.paused, "{stats:?}");
+    queue.durability().await.unwrap();
+}
+
+fn large(batch: NewBatch) -> NewBatch {
+    let content = Content {
+        body: Body::Html("x".repeat(200_000)),
+        ..(*batch.content).clone()
+    };
+    NewBatch {
+        content: Arc::new(content),
+        ..batch
+    }
+}
+
+#[tokio::test]
+async fn every_operation_works_on_one_server() {
+    let server = Server::start(&[]).await;
+    let queue = connect(&server.url(), limits()).await;
+    crate::redis_topology::live_through_everything(&queue).await;
 }

@@ -42,7 +42,7 @@ pub(crate) fn free_port() -> u16 {
 /// A running `redis-server` or `redis-sentinel`.
 pub(crate) struct Server {
     pub(crate) port: u16,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
     child: Child,
 }
 
@@ -69,16 +69,23 @@ impl Server {
         server
     }
 
-    pub(crate) fn spawn(program: &str, port: u16, args: &[&str]) -> Self {
+    fn spawn(program: &str, port: u16, args: &[&str]) -> Self {
         let memory = PathBuf::from("/dev/shm");
         let dir = if memory.is_dir() {
             TempDir::new_in(memory)
         } else {
             TempDir::new()
-        }
-        .unwrap();
+        };
+        Self::spawn_in(dir.unwrap(), program, port, args)
+    }
+
+    pub(crate) fn spawn_in(dir: TempDir, program: &str, port: u16, args: &[&str]) -> Self {
         let child = Self::run(program, &dir, args);
-        Self { port, dir, child }
+        Self {
+            port,
+            _dir: dir,
+            child,
+        }
     }
 
     fn run(program: &str, dir: &TempDir, args: &[&str]) -> Child {
@@ -95,7 +102,7 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    fn pid(&self) -> u32 {
         self.child.id()
     }
 
