@@ -52,6 +52,7 @@ use secrecy::ExposeSecret;
 use crate::queue::{Limits, Unavailable};
 use crate::settings;
 
+pub mod access;
 mod address;
 mod channel;
 mod consumer;

@@ -1,5 +1,6 @@
 //! The queues against real servers.
 
+mod redis_access;
 mod redis_faults;
 mod redis_measure;
 mod redis_queue;

@@ -129,7 +129,7 @@ async fn a_killed_wait_is_told_and_the_next_one_sees_what_came_meanwhile() {
     assert!(queue.claim(&me, 1).await.unwrap().is_empty());
     let waiting = tokio::spawn({
         let (queue, me) = (std::sync::Arc::clone(&queue), me.clone());
-        async move { queue.ready(&me, Duration::from_secs(60)).await }
+        async move { queue.ready(&me, Duration::from_mins(1)).await }
     });
     let mut blocked = None;
     until("somebody waits", async || {
@@ -149,7 +149,7 @@ async fn a_killed_wait_is_told_and_the_next_one_sees_what_came_meanwhile() {
     let _: i64 = server.run_command(&["CLIENT", "KILL", "ID", id]).await;
     assert!(waiting.await.unwrap().is_err());
     queue.enqueue(batch_of(1)).await.unwrap();
-    queue.ready(&me, Duration::from_secs(60)).await.unwrap();
+    queue.ready(&me, Duration::from_mins(1)).await.unwrap();
     assert_eq!(queue.claim(&me, 1).await.unwrap().len(), 1);
 }
 
@@ -211,7 +211,7 @@ async fn a_master_that_became_a_replica_is_left() {
     let error = queue.claim(&me, 1).await.unwrap_err();
     assert!(error.message.contains("READONLY"), "{error}");
     let batch = batch_of(1);
-    let (accepted, _) = tokio::join!(queue.enqueue(batch.clone()), async {
+    let (accepted, ()) = tokio::join!(queue.enqueue(batch.clone()), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let _: String = server.run_command(&["REPLICAOF", "NO", "ONE"]).await;
     });

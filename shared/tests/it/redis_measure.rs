@@ -1,6 +1,8 @@
 //! What the queue costs, as far as it is promised: memory for a queued job, time until a waiting consumer wakes up.
 //! Speed is printed for the curious; how fast is fast enough depends on the machine.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! The queue on a Cluster and behind Sentinels, each for real, and a failover of each under load.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

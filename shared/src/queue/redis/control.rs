@@ -183,10 +183,10 @@ fn add(stats: &mut Stats, field: &str, count: u64) {
         stats.ledger.accepted = count;
         return;
     }
-    let Some((status, priority)) = field.split_once(':') else {
+    let Some((word, priority)) = field.split_once(':') else {
         return;
     };
-    if let (Some(status), Some(priority)) = (Status::from_word(status), Priority::from_word(priority)) {
+    if let (Some(status), Some(priority)) = (Status::from_word(word), Priority::from_word(priority)) {
         *stats.ledger.of_mut(status) += count;
         if matches!(
             status,
