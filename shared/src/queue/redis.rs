@@ -68,6 +68,8 @@ mod stored;
 mod wake;
 
 pub use address::InvalidUrl;
+#[cfg(feature = "conformance")]
+pub use scripts::testing;
 
 use channel::Channel;
 use keys::Keys;

@@ -48,7 +48,8 @@ struct State {
     generation: u64,
     timeouts: u32,
     failures: u32,
-    failed_at: Option<Instant>,
+    /// When opening failed last, and how: told to everybody until the next attempt, so that nobody queues for it.
+    failed: Option<(Instant, RedisError)>,
     /// Since when every reply has come in time.
     unbroken_since: Option<Instant>,
 }
@@ -90,7 +91,7 @@ impl Channel {
                 generation: 0,
                 timeouts: 0,
                 failures: 0,
-                failed_at: None,
+                failed: None,
                 unbroken_since: None,
             }),
         }
@@ -166,19 +167,21 @@ impl Channel {
         let mut state = self.state.lock().await;
         if state.open.is_none() {
             let pause = BACK_OFF.0 * 2_u32.saturating_pow(state.failures.saturating_sub(1).min(10));
-            if let Some(failed_at) = state.failed_at {
-                tokio::time::sleep_until((failed_at + pause.min(BACK_OFF.1)).into()).await;
+            if let Some((at, e)) = &state.failed
+                && at.elapsed() < pause.min(BACK_OFF.1)
+            {
+                return Err(e.clone());
             }
             match self.open().await {
                 Ok(open) => {
                     state.open = Some(open);
                     state.generation += 1;
-                    (state.timeouts, state.failures, state.failed_at) = (0, 0, None);
+                    (state.timeouts, state.failures, state.failed) = (0, 0, None);
                     state.unbroken_since = Some(Instant::now());
                 }
                 Err(e) => {
                     state.failures += 1;
-                    state.failed_at = Some(Instant::now());
+                    state.failed = Some((Instant::now(), e.clone()));
                     return Err(e);
                 }
             }

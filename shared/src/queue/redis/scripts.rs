@@ -31,8 +31,34 @@ impl Script {
             text.push_str(part);
         }
         text.push_str(body);
+        #[cfg(feature = "conformance")]
+        let text = testing::with_defect(name, text);
         let sha = redis::Script::new(&text).get_hash().to_owned();
         Self { name, text, sha }
+    }
+}
+
+/// Defects for tests that have to find them.
+#[cfg(feature = "conformance")]
+pub mod testing {
+    use std::sync::OnceLock;
+
+    static DEFECT: OnceLock<(String, String, String)> = OnceLock::new();
+
+    /// Changes an operation's text in this process, once, before the operation is first used: `from`, which must be in
+    /// it, becomes `to`. Later calls change nothing.
+    pub fn plant(operation: &str, from: &str, to: &str) {
+        DEFECT.get_or_init(|| (operation.to_owned(), from.to_owned(), to.to_owned()));
+    }
+
+    pub(super) fn with_defect(operation: &str, text: String) -> String {
+        match DEFECT.get() {
+            Some((planted, from, to)) if planted == operation => {
+                assert!(text.contains(from.as_str()), "{operation} has no `{from}`");
+                text.replace(from.as_str(), to)
+            }
+            _ => text,
+        }
     }
 }
 

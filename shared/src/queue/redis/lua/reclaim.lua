@@ -9,6 +9,7 @@
 local me, lease, left, too_many = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local poisoned = {}
 if now > tonumber(ARGV[5]) then return { {}, {}, {} } end
+call('ZADD', key.workers, now, me)
 
 local function take_over(job)
   job.reclaims = job.reclaims + 1
