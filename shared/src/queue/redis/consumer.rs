@@ -41,6 +41,9 @@ type DeliveryRow = (String, u32, u32, u8, Option<i64>, Option<Vec<u8>>);
 /// Batch id, priority, most attempts, what to do when ambiguous, time of acceptance, template.
 type BatchRow = (String, String, u32, String, i64, Option<String>);
 
+/// Paused, satisfied, last ids, time to the next due job, deliveries, their batches.
+type Claimed = (u8, u8, [String; 4], i64, Vec<DeliveryRow>, Vec<BatchRow>);
+
 impl RedisQueue {
     /// How many of the next `max` picks begin with each priority.
     fn picks(&self, max: usize) -> [usize; 3] {
@@ -194,9 +197,10 @@ impl Consumer for RedisQueue {
             .arg(high)
             .arg(normal)
             .arg(bulk);
-        let (paused, satisfied, last, rows, batches): (u8, u8, [String; 4], Vec<DeliveryRow>, Vec<BatchRow>) =
+        let (paused, satisfied, last, due, rows, batches): Claimed =
             self.worker.call(&call, Repeat::Never).await?;
-        self.wake.claimed(me, last, paused == 1, satisfied == 1);
+        let due = u64::try_from(due).ok().map(Duration::from_millis);
+        self.wake.claimed(me, last, due, paused == 1, satisfied == 1);
         self.deliveries(me, rows, batches).await
     }
 

@@ -83,7 +83,7 @@ macro_rules! scripts {
 
 scripts! {
     ENQUEUE = "enqueue" + [];
-    CLAIM = "claim" + ["delivery"];
+    CLAIM = "claim" + ["delivery", "promote"];
     HELD = "held" + ["delivery"];
     EXTEND = "extend" + [];
     MARK = "mark" + [];
@@ -91,7 +91,7 @@ scripts! {
     RECLAIM = "reclaim" + ["delivery"];
     HEARTBEAT = "heartbeat" + [];
     LEAVE = "leave" + ["consumers"];
-    MAINTAIN = "maintain" + ["consumers"];
+    MAINTAIN = "maintain" + ["consumers", "promote"];
     JOB = "job" + ["record"];
     JOBS = "jobs" + ["record"];
     BATCH = "batch" + ["record"];

@@ -37,6 +37,8 @@ struct Waiter {
 struct Seen {
     /// Of the streams of [`Keys::waited_at`].
     last: [String; 4],
+    /// When a delayed job becomes ready.
+    due: Option<Instant>,
     paused: bool,
 }
 
@@ -50,8 +52,16 @@ impl Wake {
     }
 
     /// Remembers what a claim saw.
-    pub(super) fn claimed(&self, me: &ConsumerId, last: [String; 4], paused: bool, satisfied: bool) {
-        let seen = (!satisfied).then_some(Seen { last, paused });
+    pub(super) fn claimed(
+        &self,
+        me: &ConsumerId,
+        last: [String; 4],
+        due: Option<Duration>,
+        paused: bool,
+        satisfied: bool,
+    ) {
+        let due = due.map(|after| Instant::now() + after);
+        let seen = (!satisfied).then_some(Seen { last, due, paused });
         *self
             .waiter(me)
             .seen
@@ -80,11 +90,12 @@ impl Wake {
         loop {
             let seen = waiter.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(seen) = seen else { return Ok(()) };
-            let block = until
+            let end = seen.due.map_or(until, |due| due.min(until));
+            let block = end
                 .saturating_duration_since(Instant::now())
                 .clamp(BLOCK.0, BLOCK.1);
             let found = self.look(&waiter, &seen, block, scripts.generation().await).await;
-            if found.map_err(|e| unavailable("wait", &e))? || until <= Instant::now() {
+            if found.map_err(|e| unavailable("wait", &e))? || end <= Instant::now() {
                 return Ok(());
             }
         }

@@ -4,11 +4,12 @@
 -- KEYS[1] the queue's prefix
 -- ARGV    consumer, then how many to take from high, normal and bulk at first; what a stream lacks, the others give,
 --         high first
--- returns {paused 0|1, satisfied 0|1, {last id of high, of normal, of bulk, of wake}, deliveries, their batches}
+-- returns {paused 0|1, satisfied 0|1, {last id of high, of normal, of bulk, of wake}, ms until the next job is due | -1,
+--         deliveries, their batches}
 --         The ids are those after which a wake-up has to look.
 
 local me = ARGV[1]
-local budget = 1000
+local budget, DUE = 1000, 100
 
 local function read(stream, n)
   local reply = with_group(stream, function()
@@ -55,6 +56,9 @@ end
 call('ZADD', key.workers, now, me)
 local lacking = 0
 if not paused_at then
+  -- A due job does not wait for the next upkeep; a backlog of them does.
+  promote(key.urgent, DUE)
+  promote(key.delayed, DUE)
   for i, priority in ipairs(PRIORITIES) do
     lacking = lacking + take(priority, tonumber(ARGV[i + 1]))
   end
@@ -67,4 +71,5 @@ end
 local last = {}
 for _, priority in ipairs(PRIORITIES) do last[#last + 1] = last_id(key.ready[priority]) end
 last[4] = last_id(key.wake)
-return { paused_at and 1 or 0, (lacking == 0 or budget <= 0) and 1 or 0, last, deliveries, delivered_batches }
+return { paused_at and 1 or 0, (lacking == 0 or budget <= 0) and 1 or 0, last, paused_at and -1 or next_due(),
+  deliveries, delivered_batches }

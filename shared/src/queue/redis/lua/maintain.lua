@@ -7,36 +7,7 @@
 local limit, retention, failed_retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local retain, lease = tonumber(ARGV[4]), tonumber(ARGV[5])
 local HEADS = 16
-local promoted, removed, expired = 0, 0, {}
-
-local function fail_expired(job)
-  expire(job)
-  expired[#expired + 1] = job.id
-end
-
--- A scheduled job begins to age when it is due, not when somebody found time to promote it.
-local function start_aging(job, due)
-  job.expires = math.min(active, due - paused_ms) + job.batch.expire_after
-  put(job, 'expires', job.expires)
-end
-
-local function promote(waiting)
-  local due = call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
-  for i = 1, #due, 2 do
-    local job = load_job(due[i])
-    if not job then
-      call('ZREM', waiting, due[i])
-    else
-      if job.state == 'scheduled' then start_aging(job, tonumber(due[i + 1])) end
-      if is_expired(job) then
-        fail_expired(job)
-      else
-        make_ready(job)
-        promoted = promoted + 1
-      end
-    end
-  end
-end
+local promoted, removed = 0, 0
 
 -- Delayed jobs that will expire before they are due; a pause has moved their time.
 local function expire_delayed()
@@ -106,9 +77,7 @@ local function forget_surplus()
   end
 end
 
--- Urgent ones first: they do not stand behind thousands of others that are due as well.
-promote(key.urgent)
-promote(key.delayed)
+promoted = promote(key.urgent, limit) + promote(key.delayed, limit)
 expire_delayed()
 expire_heads()
 flush()
@@ -119,5 +88,4 @@ for _, name in ipairs(call('ZRANGEBYSCORE', key.workers, '-inf', now - 10 * leas
   forget_consumer(name)
 end
 
-local next_due = call('ZRANGE', key.delayed, 0, 0, 'WITHSCORES')
-return { promoted, expired, removed, next_due[2] and math.max(0, tonumber(next_due[2]) - now) or -1 }
+return { promoted, expired, removed, next_due() }
