@@ -78,7 +78,7 @@ use keys::Keys;
 const SCHEMA: u32 = 1;
 
 /// A server that takes longer to answer has stood still, however short the lease is.
-const SLOW: Duration = Duration::from_millis(500);
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The queue in Redis.
 pub struct RedisQueue {

@@ -42,7 +42,9 @@ pub(crate) fn free_port() -> u16 {
 /// A running `redis-server` or `redis-sentinel`.
 pub(crate) struct Server {
     pub(crate) port: u16,
-    _dir: TempDir,
+    dir: TempDir,
+    program: &'static str,
+    args: Vec<String>,
     child: Child,
 }
 
@@ -69,7 +71,7 @@ impl Server {
         server
     }
 
-    fn spawn(program: &str, port: u16, args: &[&str]) -> Self {
+    fn spawn(program: &'static str, port: u16, args: &[&str]) -> Self {
         let memory = PathBuf::from("/dev/shm");
         let dir = if memory.is_dir() {
             TempDir::new_in(memory)
@@ -79,16 +81,27 @@ impl Server {
         Self::spawn_in(dir.unwrap(), program, port, args)
     }
 
-    pub(crate) fn spawn_in(dir: TempDir, program: &str, port: u16, args: &[&str]) -> Self {
-        let child = Self::run(program, &dir, args);
+    pub(crate) fn spawn_in(dir: TempDir, program: &'static str, port: u16, args: &[&str]) -> Self {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let child = Self::run(program, &dir, &args);
         Self {
             port,
-            _dir: dir,
+            dir,
+            program,
+            args,
             child,
         }
     }
 
-    fn run(program: &str, dir: &TempDir, args: &[&str]) -> Child {
+    /// Kills the server, and starts it again with what it had on disk.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Self::run(self.program, &self.dir, &self.args);
+        self.wait_until_it_answers(&[]).await;
+    }
+
+    fn run(program: &str, dir: &TempDir, args: &[String]) -> Child {
         Command::new(program)
             .args(args)
             .args(["--dir", dir.path().to_str().unwrap(), "--logfile", "log"])

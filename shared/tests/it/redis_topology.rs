@@ -134,6 +134,30 @@ async fn a_cluster_failover_under_load_loses_nothing() {
     assert!(sent > 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_that_writes_at_once_loses_nothing_that_was_accepted() {
+    let mut server = Server::start(&[]).await;
+    let queue = Arc::new(connect(&server.url(), limits()).await);
+    let load = Load::start(&queue);
+    for _ in 0..3 {
+        load.until_accepted(30).await;
+        server.kill_and_restart().await;
+    }
+    load.until_accepted(30).await;
+    let (accepted, sent) = load.stop().await;
+    for job in &accepted {
+        assert!(
+            queue.job(*job).await.unwrap().is_some(),
+            "{job} was accepted and is gone"
+        );
+    }
+    let ledger = queue.stats().await.unwrap().ledger;
+    assert!(ledger.balances(), "{ledger:?}");
+    // A batch whose answer was lost may have been accepted beside the ones that were told so.
+    assert!(ledger.accepted >= accepted.len() as u64);
+    assert!(sent > 0 && ledger.sent >= sent);
+}
+
 /// A master, two replicas and three Sentinels.
 struct Fleet {
     servers: Vec<Server>,

@@ -79,7 +79,8 @@ end
 
 promoted = promote(key.urgent, limit) + promote(key.delayed, limit)
 expire_delayed()
-expire_heads()
+-- Not while a backlog is promoted: the caller comes again at once.
+if promoted < limit then expire_heads() end
 flush()
 forget_old(key.ended, retention)
 forget_old(key.failed, failed_retention)
