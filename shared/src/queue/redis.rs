@@ -59,6 +59,7 @@ mod consumer;
 mod content;
 mod control;
 mod durability;
+mod gathering;
 mod intake;
 mod keys;
 mod record;
@@ -84,7 +85,7 @@ const SLOW: Duration = Duration::from_secs(1);
 pub struct RedisQueue {
     keys: Keys,
     limits: Limits,
-    gathering: Arc<intake::Gathering>,
+    gathering: Arc<gathering::Gathering>,
     /// Scripts of the worker.
     worker: Channel,
     /// Values that would hold up others.
@@ -146,7 +147,7 @@ impl RedisQueue {
             keys.prefix(),
         )?);
         let queue = Self {
-            gathering: Arc::new(intake::Gathering::new(
+            gathering: Arc::new(gathering::Gathering::new(
                 Channel::dedicated(&address),
                 keys.clone(),
                 limits.clone(),
