@@ -6,3 +6,4 @@ mod redis_measure;
 mod redis_queue;
 mod redis_server;
 mod redis_topology;
+mod redis_walk;
