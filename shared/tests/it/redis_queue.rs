@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Map;
+use shared::address::{Address, Mailbox};
 use shared::clock::{Clock, SystemClock};
-use shared::job::{JobId, Priority, Reason, Status};
+use shared::job::{JobId, Priority, Reason, Recipient, Status};
 use shared::message::{Body, Content};
 use shared::queue::redis::{ConnectError, RedisQueue};
 use shared::queue::{
@@ -365,4 +366,55 @@ async fn every_operation_works_on_one_server() {
     let server = Server::start(&[]).await;
     let queue = connect(&server.url(), limits()).await;
     crate::redis_topology::live_through_everything(&queue).await;
+}
+
+#[tokio::test]
+async fn a_consumer_of_a_paused_queue_waits_until_it_is_resumed() {
+    let server = Server::start(&[]).await;
+    let queue = Arc::new(connect(&server.url(), limits()).await);
+    let me = consumer("me");
+    queue.enqueue(batch_of(1)).await.unwrap();
+    queue.set_paused(true).await.unwrap();
+    assert!(queue.claim(&me, 1).await.unwrap().is_empty());
+    // A job is there, and a wait that looked at it would return at once and for ever.
+    let start = Instant::now();
+    queue.ready(&me, Duration::from_millis(300)).await.unwrap();
+    assert!(
+        start.elapsed() >= Duration::from_millis(290),
+        "{:?}",
+        start.elapsed()
+    );
+    let waiting = tokio::spawn({
+        let (queue, me) = (Arc::clone(&queue), me.clone());
+        async move { queue.ready(&me, Duration::from_mins(1)).await.unwrap() }
+    });
+    queue.set_paused(false).await.unwrap();
+    waiting.await.unwrap();
+    assert_eq!(queue.claim(&me, 1).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_recipient_is_found_whatever_its_address_is_made_of() {
+    let server = Server::start(&[]).await;
+    let queue = connect(&server.url(), limits()).await;
+    for text in ["User.One@Example.org", "ÉTÉ@example.org", "用户@例子.中国"] {
+        let address = Address::parse(text).unwrap();
+        let recipient = Recipient {
+            mailbox: Mailbox::new(address.clone()),
+            data: None,
+        };
+        let batch = NewBatch {
+            recipients: vec![recipient],
+            ..batch_of(1)
+        };
+        queue.enqueue(batch).await.unwrap();
+        queue.enqueue(batch_of(1)).await.unwrap();
+        let filter = JobFilter {
+            recipient: Some(address.key()),
+            ..JobFilter::default()
+        };
+        let found = queue.jobs(&filter, 10, None).await.unwrap().jobs;
+        assert_eq!(found.len(), 1, "{text}");
+        assert_eq!(found[0].recipient.mailbox.address, address);
+    }
 }

@@ -52,7 +52,10 @@ fn listing(call: Call, filter: &JobFilter, look: usize, limit: usize, after: Opt
         (None, Some(batch)) => (batch.to_string(), u64::from(u32::MAX)),
         (None, None) => (String::new(), 0),
     };
-    let domain = filter.recipient.as_deref().and_then(|key| key.rsplit_once('@'));
+    let address = filter
+        .recipient
+        .as_deref()
+        .map_or_else(String::new, address_in_json);
     call.arg(look)
         .arg(limit)
         .arg(from)
@@ -60,7 +63,19 @@ fn listing(call: Call, filter: &JobFilter, look: usize, limit: usize, after: Opt
         .arg(u8::from(filter.batch.is_some()))
         .arg(filter.status.map_or("", Status::as_str))
         .arg(filter.tag.as_deref().unwrap_or_default())
-        .arg(domain.map_or("", |(_, domain)| domain))
+        .arg(address)
+}
+
+/// What the JSON of a recipient with this address contains, in lower case. Redis lowers ASCII only, and JSON escapes
+/// some characters: then the domain has to do.
+fn address_in_json(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+    if key.chars().all(plain) {
+        format!("\"{key}\"")
+    } else {
+        key.rsplit_once('@')
+            .map_or_else(String::new, |(_, domain)| format!("@{domain}\""))
+    }
 }
 
 #[async_trait]

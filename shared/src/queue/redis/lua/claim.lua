@@ -71,5 +71,7 @@ end
 local last = {}
 for _, priority in ipairs(PRIORITIES) do last[#last + 1] = last_id(key.ready[priority]) end
 last[4] = last_id(key.wake)
-return { paused_at and 1 or 0, (lacking == 0 or budget <= 0) and 1 or 0, last, paused_at and -1 or next_due(),
-  deliveries, delivered_batches }
+local satisfied = not paused_at and (lacking == 0 or budget <= 0)
+return {
+  paused_at and 1 or 0, satisfied and 1 or 0, last, paused_at and -1 or next_due(), deliveries, delivered_batches,
+}

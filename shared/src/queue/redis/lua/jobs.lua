@@ -2,12 +2,13 @@
 -- jobs: one piece of a listing, newest first. Changes nothing.
 -- KEYS[1] the queue's prefix
 -- ARGV    at most how many records to look at, at most how many to return, batch to begin with | '', index in it below
---         which to begin | '', whether only that batch, status | '', tag | '', domain of the recipient | ''
+--         which to begin | '', whether only that batch, status | '', tag | '', what the recipient's JSON in lower
+--         case contains | ''
 -- returns {records, their batches, looked at, id looked at last | '', whether more are left 0|1}
---         The domain only narrows down: the caller compares the whole address.
+--         The last only narrows down: the caller compares the address.
 
 local look, limit, from, below = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local only, status, tag, domain = ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
+local only, status, tag, address = ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
 local records, looked, last = {}, 0, ''
 
 local function has_tag(id)
@@ -23,9 +24,9 @@ end
 
 local function matches(id)
   if status ~= '' and call('HGET', job_key(id), 'state') ~= status then return false end
-  if domain == '' then return true end
+  if address == '' then return true end
   local recipient = text_of(id, 'recipient')
-  return recipient and string.find(recipient, '@' .. domain .. '"', 1, true) ~= nil
+  return recipient and string.find(string.lower(recipient), address, 1, true) ~= nil
 end
 
 -- Looks at a batch's jobs from an index downwards; returns false when it had to stop.
