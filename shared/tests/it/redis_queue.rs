@@ -418,3 +418,41 @@ async fn a_recipient_is_found_whatever_its_address_is_made_of() {
         assert_eq!(found[0].recipient.mailbox.address, address);
     }
 }
+
+#[tokio::test]
+async fn a_dropped_wait_leaves_its_connection_to_the_next() {
+    let server = Server::start(&[]).await;
+    let queue = connect(&server.url(), limits()).await;
+    let me = consumer("me");
+    assert!(queue.claim(&me, 1).await.unwrap().is_empty());
+    queue.ready(&me, Duration::from_millis(5)).await.unwrap();
+    let connections = async || -> u64 {
+        let info: String = server.run_command(&["INFO", "stats"]).await;
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let before = connections().await;
+    for _ in 0..20 {
+        let wait = queue.ready(&me, Duration::from_mins(1));
+        assert!(
+            tokio::time::timeout(Duration::from_millis(2), wait)
+                .await
+                .is_err()
+        );
+    }
+    assert_eq!(connections().await, before + 1, "but for the one that asks");
+    // The read that was left behind does not hold up the next wait.
+    let start = Instant::now();
+    let wait = queue.ready(&me, Duration::from_mins(1));
+    let (woken, accepted) = tokio::join!(wait, queue.enqueue(batch_of(1)));
+    woken.unwrap();
+    accepted.unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(queue.claim(&me, 1).await.unwrap().len(), 1);
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::address::{Address, REPLY_TIMEOUT};
@@ -30,7 +31,18 @@ pub(super) struct Wake {
 struct Waiter {
     /// What the latest claim saw. None: it got all that it asked for, or there was none, so that there may be more.
     seen: Mutex<Option<Seen>>,
-    connection: tokio::sync::Mutex<Option<(MultiplexedConnection, u64)>>,
+    line: tokio::sync::Mutex<Line>,
+}
+
+/// The connection, or the read that is under way on it.
+#[derive(Default)]
+struct Line {
+    connection: Option<MultiplexedConnection>,
+    /// Goes on when the wait that began it is dropped, for the next one: it began at older ids, so that it ends for
+    /// whatever came since.
+    reading: Option<JoinHandle<Result<(MultiplexedConnection, bool), RedisError>>>,
+    /// Of the scripts' connection, when this one was opened.
+    generation: u64,
 }
 
 #[derive(Clone)]
@@ -91,29 +103,52 @@ impl Wake {
             let seen = waiter.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(seen) = seen else { return Ok(()) };
             let end = seen.due.map_or(until, |due| due.min(until));
-            let block = end
-                .saturating_duration_since(Instant::now())
-                .clamp(BLOCK.0, BLOCK.1);
-            let found = self.look(&waiter, &seen, block, scripts.generation().await).await;
+            let found = self.look(&waiter, &seen, end, scripts.generation().await).await;
             if found.map_err(|e| unavailable("wait", &e))? || end <= Instant::now() {
                 return Ok(());
             }
         }
     }
 
-    /// One blocking read: whether there is something to claim.
+    /// One blocking read, until `end` at the latest: whether there is something to claim.
     async fn look(
         &self,
         waiter: &Waiter,
         seen: &Seen,
-        block: Duration,
+        end: Instant,
         generation: u64,
     ) -> Result<bool, RedisError> {
-        let mut held = waiter.connection.lock().await;
-        let mut connection = match held.take() {
-            Some((connection, opened_at)) if opened_at == generation => connection,
-            _ => self.address.connect(None).await?,
+        let mut line = waiter.line.lock().await;
+        if line.generation != generation {
+            *line = Line {
+                generation,
+                ..Line::default()
+            };
+        }
+        if line.reading.is_none() {
+            let connection = match line.connection.take() {
+                Some(connection) => connection,
+                None => self.address.connect(None).await?,
+            };
+            let left = end.saturating_duration_since(Instant::now());
+            let (read, block) = self.read_of(seen, left);
+            line.reading = Some(tokio::spawn(run(connection, read, block)));
+        }
+        let Some(reading) = line.reading.as_mut() else {
+            return Ok(false);
         };
+        // BLOCK has a shortest time: the answer of a read that ends with the wait is awaited.
+        let Ok(ended) = tokio::time::timeout_at(end + BLOCK.0, reading).await else {
+            return Ok(false);
+        };
+        line.reading = None;
+        let (connection, found) = ended.unwrap_or_else(|_| Err(timed_out()))?;
+        line.connection = Some(connection);
+        Ok(found)
+    }
+
+    fn read_of(&self, seen: &Seen, left: Duration) -> (redis::Cmd, Duration) {
+        let block = left.clamp(BLOCK.0, BLOCK.1);
         let keys = self.keys.waited_at();
         // While the queue is paused, only its restart is worth waking up for.
         let from = if seen.paused { 3 } else { 0 };
@@ -121,17 +156,28 @@ impl Wake {
         let ms = u64::try_from(block.as_millis()).unwrap_or(1_000);
         read.arg("COUNT").arg(1).arg("BLOCK").arg(ms);
         read.arg("STREAMS").arg(&keys[from..]).arg(&seen.last[from..]);
-        // If this is dropped half-way, so is the connection: a read left on it would delay the next.
-        let reply = tokio::time::timeout(block + REPLY_TIMEOUT, connection.req_packed_command(&read))
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-            .and_then(redis::Value::extract_error)?;
-        *held = Some((connection, generation));
-        Ok(reply != redis::Value::Nil)
+        (read, block)
     }
 
     fn waiter(&self, me: &ConsumerId) -> Arc<Waiter> {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(waiters.entry(me.clone()).or_default())
     }
+}
+
+/// Runs a blocking read. The connection has no limit of its own for replies; this is the one.
+async fn run(
+    mut connection: MultiplexedConnection,
+    read: redis::Cmd,
+    block: Duration,
+) -> Result<(MultiplexedConnection, bool), RedisError> {
+    let reply = tokio::time::timeout(block + REPLY_TIMEOUT, connection.req_packed_command(&read))
+        .await
+        .unwrap_or_else(|_| Err(timed_out()))
+        .and_then(redis::Value::extract_error)?;
+    Ok((connection, reply != redis::Value::Nil))
+}
+
+fn timed_out() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
