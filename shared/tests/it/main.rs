@@ -3,6 +3,7 @@
 mod redis_access;
 mod redis_faults;
 mod redis_measure;
+mod redis_promises;
 mod redis_queue;
 mod redis_server;
 mod redis_topology;
