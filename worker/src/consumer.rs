@@ -17,7 +17,7 @@ use crate::dispatch::Dispatch;
 use crate::lease::{Held, Leases};
 use crate::relay::Relay;
 use crate::settle::Settler;
-use crate::{Deps, Drain, metrics};
+use crate::{Deps, metrics};
 
 /// How many jobs one call claims, at most.
 const AT_ONCE: usize = 100;
@@ -116,15 +116,9 @@ impl Consumer {
             }
             Some(permits)
         };
-        let stop = async {
-            match self.deps.drain {
-                Drain::HandBack => self.deps.shutdown.stopping().await,
-                Drain::SendDue => self.deps.shutdown.over().await,
-            }
-        };
         tokio::select! {
             biased;
-            () = stop => None,
+            () = self.deps.handing_back() => None,
             permits = wait => permits,
         }
     }

@@ -57,6 +57,16 @@ pub struct Deps {
     pub drain: Drain,
 }
 
+impl Deps {
+    /// Ends when a stop wants back in the queue what has not gone out.
+    async fn handing_back(&self) {
+        match self.drain {
+            Drain::HandBack => self.shutdown.stopping().await,
+            Drain::SendDue => self.shutdown.over().await,
+        }
+    }
+}
+
 /// What a soft stop means for jobs that are ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drain {

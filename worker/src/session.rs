@@ -57,14 +57,6 @@ impl Desk {
         self.deps.drain == Drain::HandBack && self.deps.shutdown.is_stopping()
     }
 
-    /// Ends when a stop wants what has not gone out back in the queue.
-    async fn hand_back(&self) {
-        match self.deps.drain {
-            Drain::HandBack => self.deps.shutdown.stopping().await,
-            Drain::SendDue => self.deps.shutdown.over().await,
-        }
-    }
-
     /// Composes a delivery's message, or settles it where that is not to be sent.
     pub(crate) fn prepare(&self, held: Held) -> Option<Item> {
         if held.lost.is_cancelled() {
@@ -317,7 +309,7 @@ impl Line {
             biased;
             envelope = open.connection.envelope(&item.letter) => Some(envelope),
             () = item.held.lost.cancelled() => None,
-            () = self.desk.hand_back() => None,
+            () = self.desk.deps.handing_back() => None,
         };
         match envelope {
             Some(Ok(())) => self.desk.meters.took(Phase::Envelope, began.elapsed()),
@@ -348,12 +340,7 @@ impl Line {
                 self.desk.meters.took(Phase::Reply, open.answer_took);
                 End::Sent(reply)
             }
-            Err(failure) => {
-                if failure.detail == STOPPED {
-                    open.connection.abandon();
-                }
-                End::Failed(failure)
-            }
+            Err(failure) => End::Failed(failure),
         }
     }
 
@@ -373,7 +360,7 @@ impl Line {
         }
         let connection = tokio::select! {
             biased;
-            () = self.desk.hand_back() => return Err(End::HandBack("the worker stops")),
+            () = self.desk.deps.handing_back() => return Err(End::HandBack("the worker stops")),
             connection = self.desk.relay.open(&self.connector) => connection,
         };
         let mut connection = match connection {
@@ -392,10 +379,10 @@ impl Line {
     }
 }
 
-const STOPPED: &str = "stopped while waiting for the reply to the final dot";
-
+/// The content may have gone out. The connection whose future was dropped says itself that it is not usable.
 fn stopped_at_the_dot() -> Failure {
-    Failure { stage: Stage::Dot, cause: Cause::TimedOut, stale: false, detail: STOPPED.into() }
+    let detail = "stopped while waiting for the reply to the final dot".into();
+    Failure { stage: Stage::Dot, cause: Cause::TimedOut, stale: false, detail }
 }
 
 impl Desk {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use shared::queue::{EnqueueError, Idempotency};
 
@@ -43,7 +44,7 @@ pub(super) fn parse(
     digest.update((caller.0.len() as u64).to_be_bytes());
     digest.update(caller.0.as_bytes());
     digest.update(key);
-    let (key, fingerprint) = (hex(&digest.finalize()), hex(&Sha256::digest(body)));
+    let (key, fingerprint) = (HEXLOWER.encode(&digest.finalize()), HEXLOWER.encode(&Sha256::digest(body)));
     Ok(Some(Idempotency { key, fingerprint, keep: KEPT }))
 }
 
@@ -59,16 +60,6 @@ pub(super) async fn replay(
         Ok(None) | Err(EnqueueError::KeyReuse) => Ok(None),
         Err(error) => Err(refused(&error, true)),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(u32::from(digit), 16));
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -91,7 +82,7 @@ mod tests {
 
     #[test]
     fn digests_are_in_lower_case_hex() {
-        assert_eq!(hex(&[0, 0xa5, 0xff]), "00a5ff");
+        assert_eq!(HEXLOWER.encode(&[0, 0xa5, 0xff]), "00a5ff");
         assert_eq!(
             key_of("", "1").fingerprint,
             "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"

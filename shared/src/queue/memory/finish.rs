@@ -11,7 +11,7 @@ impl State {
             return if end.verdict == Verdict::Sent { self.late_success(end, now) } else { Settled::Lost };
         }
         let detail = detail(end);
-        let learn = |job: &mut super::state::Job| {
+        if let Some(job) = self.jobs.get_mut(&end.job) {
             if let Some(reply) = &end.reply {
                 job.last_reply = Some(Box::new(reply.clone()));
             }
@@ -20,9 +20,6 @@ impl State {
             }
             job.marked = false;
             job.reclaims = 0;
-        };
-        if let Some(job) = self.jobs.get_mut(&end.job) {
-            learn(job);
         }
         match end.verdict {
             Verdict::Release => {
