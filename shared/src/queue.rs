@@ -258,7 +258,8 @@ pub enum Verdict {
     },
     /// Back to the queue, ready now; nothing counts and a mark is taken off. Only while no content has gone out.
     Release,
-    /// Given up. The attempt counts unless the message could not be built.
+    /// Given up. The attempt counts unless the message could not be built. For [`Reason::Suppressed`], which no attempt
+    /// gives, the job is `suppressed` and not `failed`.
     Fail(Reason),
     /// The relay may have it; a person decides. The attempt counts.
     Hold,

@@ -2,7 +2,7 @@
 
 use super::state::{Place, State};
 use crate::clock::Timestamp;
-use crate::job::{BatchId, JobId, Reason, Status};
+use crate::job::{BatchId, JobId, OnAmbiguous, Reason, Status, TimelineEntry};
 use crate::queue::{ConsumerId, Ordered, Settled, Settlement, Verdict};
 
 impl State {
@@ -35,7 +35,10 @@ impl State {
             }
             Verdict::Sent => self.ended_by_attempt(end, Status::Sent, None, now, detail),
             Verdict::Hold => self.ended_by_attempt(end, Status::Held, None, now, detail),
-            Verdict::Fail(reason) => self.ended_by_attempt(end, Status::Failed, Some(reason), now, detail),
+            Verdict::Fail(reason) => {
+                let status = if reason == Reason::Suppressed { Status::Suppressed } else { Status::Failed };
+                self.ended_by_attempt(end, status, Some(reason), now, detail);
+            }
         }
         Settled::Done
     }
@@ -48,8 +51,8 @@ impl State {
         now: Timestamp,
         detail: String,
     ) {
-        // What could not be built was no attempt.
-        if !matches!(reason, Some(Reason::Render | Reason::Encryption))
+        // What could not be built, or was not to be, was no attempt.
+        if !matches!(reason, Some(Reason::Render | Reason::Encryption | Reason::Suppressed))
             && let Some(job) = self.jobs.get_mut(&settlement.job)
         {
             job.attempts += 1;
@@ -59,17 +62,26 @@ impl State {
 
     /// A 250 of a consumer that has lost the job: the mail went out, wherever the job is now.
     fn late_success(&mut self, end: &Settlement, now: Timestamp) -> Settled {
-        match self.jobs.get(&end.job).map(super::state::Job::status) {
-            None | Some(None | Some(Status::Sent | Status::Cancelled | Status::Suppressed)) => {
+        match self.status(end.job) {
+            None | Some(Status::Sent) => return Settled::Lost,
+            Some(Status::Cancelled | Status::Suppressed) => {
+                // A person's word stands, though the mail went out; that it did is noted, once.
+                if let Some(job) = self.jobs.get_mut(&end.job).filter(|job| !job.timeline.iter().any(is_late))
+                {
+                    job.note(now, LATE, detail(end));
+                }
                 return Settled::Lost;
             }
-            Some(Some(_)) => {}
+            Some(_) => {}
         }
-        if let Some(job) = self.jobs.get_mut(&end.job) {
+        self.put(end.job, Place::Ended { status: Status::Sent, at: now }, |job| {
             job.attempts = job.attempts.max(end.attempt);
             job.last_reply = end.reply.clone().map(Box::new);
-        }
-        self.end(end.job, Status::Sent, None, now, format!("{}; a late answer", detail(end)));
+            job.reason = None;
+            job.reclaims = 0;
+            job.marked = false;
+            job.note(now, Status::Sent.as_str(), format!("{}; a late answer", detail(end)));
+        });
         Settled::Late
     }
 
@@ -90,9 +102,16 @@ impl State {
         });
     }
 
-    /// Fails a job for a reason that no attempt gave.
-    pub(super) fn fail(&mut self, id: JobId, reason: Reason, now: Timestamp) {
-        self.end(id, Status::Failed, Some(reason), now, reason.as_str().to_owned());
+    /// Ends a job for a reason that no attempt gave. One that the relay may have, and that must not be sent twice, is
+    /// a person's to decide.
+    pub(super) fn give_up(&mut self, id: JobId, reason: Reason, now: Timestamp) {
+        let holds = self.batches.get(&id.batch).is_some_and(|batch| batch.on_ambiguous == OnAmbiguous::Hold);
+        let why = reason.as_str();
+        if holds && self.jobs.get(&id).is_some_and(|job| job.marked) {
+            self.end(id, Status::Held, None, now, format!("{why}; the relay may have it"));
+        } else {
+            self.end(id, Status::Failed, Some(reason), now, why.to_owned());
+        }
     }
 
     pub(super) fn cancel(&mut self, id: JobId, now: Timestamp) -> Ordered {
@@ -121,6 +140,9 @@ impl State {
         match self.status(id) {
             None => Ordered::Unknown,
             Some(Status::Scheduled) => {
+                if send_at <= now && self.ledger.used() >= self.limits.max_queue_size {
+                    return Ordered::Full;
+                }
                 let expires = self.fresh_expiry(id, send_at.max(now));
                 let (place, send_at) = if send_at > now {
                     (Place::Scheduled { due: send_at }, Some(send_at))
@@ -168,6 +190,13 @@ impl State {
     fn done(&self, id: JobId) -> Ordered {
         self.record(id).map_or(Ordered::Unknown, |record| Ordered::Done(Box::new(record)))
     }
+}
+
+/// What is noted of a mail that went out although it had been taken back.
+const LATE: &str = "late_success";
+
+fn is_late(entry: &TimelineEntry) -> bool {
+    entry.event == LATE
 }
 
 /// A settlement in words.

@@ -2,7 +2,7 @@
 
 use super::state::{Place, State};
 use crate::clock::Timestamp;
-use crate::job::{JobId, OnAmbiguous, POISON_RECLAIMS, Priority, Reason, Status};
+use crate::job::{JobId, POISON_RECLAIMS, Priority, Reason};
 use crate::queue::{ConsumerId, Delivery, Maintenance, Receipt, Reclaimed};
 
 /// Which priority has the first pick, in twelve claims: high eight times, normal three, bulk once.
@@ -66,7 +66,7 @@ impl State {
                 break;
             };
             if self.is_expired(id, now) {
-                self.fail(id, Reason::Expired, now);
+                self.give_up(id, Reason::Expired, now);
                 continue;
             }
             self.turn += 1;
@@ -148,17 +148,16 @@ impl State {
             job.reclaims += 1;
             let (reclaims, marked) = (job.reclaims, job.marked);
             job.note(now, "reclaimed", format!("its worker died ({reclaims} of {POISON_RECLAIMS})"));
-            if reclaims < POISON_RECLAIMS {
-                reclaimed.deliveries.extend(self.hand_out(id, me, now));
-                continue;
-            }
-            let holds = self.batches.get(&id.batch).is_some_and(|b| b.on_ambiguous == OnAmbiguous::Hold);
-            if marked && holds {
-                self.end(id, Status::Held, None, now, "its worker died again and again".into());
+            if reclaims >= POISON_RECLAIMS {
+                self.give_up(id, Reason::Poison, now);
+                reclaimed.poisoned.push(id);
+            } else if self.paused_since.is_some() || (self.is_expired(id, now) && !marked) {
+                // While the queue is paused nothing is handed out; what has expired is ended where others are.
+                let place = Place::Ready { serial: self.next_serial() };
+                self.put(id, place, |_| {});
             } else {
-                self.fail(id, Reason::Poison, now);
+                reclaimed.deliveries.extend(self.hand_out(id, me, now));
             }
-            reclaimed.poisoned.push(id);
         }
         reclaimed
     }
@@ -191,7 +190,7 @@ impl State {
             && let Some((_, id)) = self.expiries.first().copied()
             && self.is_expired(id, now)
         {
-            self.fail(id, Reason::Expired, now);
+            self.give_up(id, Reason::Expired, now);
             expired.push(id);
         }
         let removed = self.remove_old(now);
