@@ -14,7 +14,15 @@
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a case fails by a panic, as any test does")]
 
 pub mod claims;
+pub mod control;
 pub mod intake;
+pub mod leases;
+pub mod outbox;
+pub mod relays;
+pub mod settling;
+pub mod time;
+pub mod waiting;
+pub mod walk;
 
 mod bench;
 
@@ -47,6 +55,16 @@ pub trait Harness: Send + Sync {
     /// How long after the last step the ledger balances. Zero: at every moment, since each step is atomic.
     fn ledger_settles_in(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// How many random walks are gone, each with a seed of its own.
+    fn walks(&self) -> u64 {
+        5
+    }
+
+    /// How many steps each has.
+    fn walk_steps(&self) -> usize {
+        3_000
     }
 }
 
@@ -83,6 +101,98 @@ macro_rules! conformance_suite {
                 nothing_is_handed_out_while_paused
                 lost_claim_answer_is_found_again
             }
+            waiting {
+                ready_returns_at_once_when_a_job_is_there
+                ready_returns_after_the_time_given
+                ready_wakes_for_a_new_job
+                ready_wakes_for_a_due_job
+                ready_wakes_on_release_and_requeue
+                ready_wakes_on_resume
+                every_waiting_consumer_finds_its_job
+                no_wake_up_is_lost
+            }
+            settling {
+                sent_job_is_final
+                retry_waits_at_least_its_delay
+                released_job_is_ready_at_once_and_costs_nothing
+                failed_job_tells_its_reason
+                message_that_cannot_be_built_costs_no_attempt
+                suppressed_job_is_final
+                held_job_waits_for_a_person
+                exact_replay_of_a_settlement_changes_nothing
+                replay_of_an_earlier_end_does_not_end_the_next_attempt
+                unknown_job_is_lost
+                answers_come_in_order
+                zombie_can_do_nothing_but_succeed
+                late_success_is_taken_wherever_the_job_is
+                late_success_leaves_a_cancelled_job_cancelled
+            }
+            leases {
+                renewed_lease_is_not_reclaimed
+                lapsed_lease_is_reclaimed_without_costing_an_attempt
+                job_is_reclaimed_by_one_consumer_only
+                reclaim_takes_no_more_than_asked
+                mark_is_seen_by_the_next_holder
+                mark_ends_with_the_delivery
+                repeated_mark_changes_nothing
+                mark_and_extend_name_what_is_not_held
+                fifth_reclaim_is_poison
+                fifth_reclaim_of_a_marked_hold_job_holds_it
+                outcome_resets_the_reclaims
+                nothing_is_reclaimed_into_hands_while_paused
+                workers_are_those_heard_of_within_a_lease
+                consumer_that_leaves_keeps_what_it_holds
+            }
+            time {
+                scheduled_job_is_not_handed_out_before_its_time
+                scheduled_job_can_be_moved
+                scheduled_job_can_be_moved_to_now
+                move_to_now_needs_a_place
+                only_a_scheduled_job_can_be_moved
+                old_job_expires
+                job_in_hand_does_not_expire
+                retrying_job_expires
+                scheduled_job_expires_from_its_time
+                paused_time_does_not_count_for_expiry
+                ended_records_are_removed_by_time
+                ended_records_are_removed_by_number
+                maintenance_tells_when_the_next_job_is_due
+            }
+            control {
+                only_waiting_jobs_can_be_cancelled
+                cancelled_job_is_never_handed_out
+                cancel_and_claim_never_both_win
+                batch_can_be_cancelled
+                only_failed_and_held_jobs_can_be_requeued
+                requeued_job_starts_anew
+                requeue_needs_a_place_unless_it_is_held
+                unknown_ids_are_unknown
+                listing_goes_from_the_newest_to_the_oldest
+                listing_filters
+                listing_looks_at_a_bounded_number
+                batch_counts_its_jobs_by_status
+                timeline_keeps_the_newest
+                stats_tell_what_is_ready_and_how_old
+                pause_is_seen_by_all
+                ledger_balances_at_every_moment
+                durability_is_told
+            }
+            relays {
+                paused_relay_is_seen_by_all
+                relay_that_is_down_stays_so_until_resumed
+                throttled_relay_is_not_taken_for_down
+                one_consumer_probes
+                probe_of_a_dead_consumer_is_taken_over
+            }
+            outbox {
+                kept_messages_come_newest_first
+                second_message_of_a_job_takes_the_place_of_the_first
+                outbox_keeps_a_bounded_number
+                outbox_keeps_a_bounded_size
+            }
+            walk {
+                random_walk_keeps_every_promise
+            }
         }
     };
     (@stamp $harness:expr; $($module:ident { $($case:ident)* })*) => {$($(
@@ -100,7 +210,18 @@ mod tests {
     #[test]
     fn every_case_is_stamped() {
         let stamped = include_str!("conformance.rs");
-        for module in [include_str!("conformance/claims.rs"), include_str!("conformance/intake.rs")] {
+        for module in [
+            include_str!("conformance/claims.rs"),
+            include_str!("conformance/control.rs"),
+            include_str!("conformance/intake.rs"),
+            include_str!("conformance/leases.rs"),
+            include_str!("conformance/outbox.rs"),
+            include_str!("conformance/relays.rs"),
+            include_str!("conformance/settling.rs"),
+            include_str!("conformance/time.rs"),
+            include_str!("conformance/waiting.rs"),
+            include_str!("conformance/walk.rs"),
+        ] {
             for line in module.lines().filter_map(|l| l.strip_prefix("pub async fn ")) {
                 let name = line.split('(').next().unwrap();
                 assert!(stamped.lines().any(|l| l.trim() == name), "{name} is not stamped");

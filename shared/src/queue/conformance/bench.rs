@@ -12,8 +12,8 @@ use crate::clock::Timestamp;
 use crate::job::{BatchId, JobId, JobRecord, OnAmbiguous, Priority, Recipient, Status};
 use crate::message::{Body, Content, PlainPart};
 use crate::queue::{
-    Accepted, ConsumerId, Delivery, EnqueueError, Ledger, Limits, NewBatch, Queue, Settled, Settlement,
-    Verdict,
+    Accepted, ConsumerId, Delivery, EnqueueError, Ledger, Limits, NewBatch, Queue, Reclaimed, Settled,
+    Settlement, Verdict,
 };
 use crate::reply::{LastReply, Reply, Stage};
 
@@ -193,6 +193,30 @@ impl<'a> Bench<'a> {
     /// Settles what must be the holder's to settle.
     pub(super) async fn done(&self, delivery: &Delivery, verdict: Verdict) {
         assert_eq!(self.settle(delivery, verdict).await, Settled::Done);
+    }
+
+    /// Lets all leases run out.
+    pub(super) async fn lapse(&self) {
+        self.harness.pass(self.units(6)).await;
+    }
+
+    /// Takes over what dead consumers hold, as they are found: a backend that has just been opened may want to see
+    /// for a lease that it is not the one who was away.
+    pub(super) async fn take_over(&self, max: usize) -> Reclaimed {
+        self.lapse().await;
+        for _ in 0..3 {
+            let reclaimed = must(self.queue.reclaim(&self.me, max).await);
+            if !reclaimed.deliveries.is_empty() || !reclaimed.poisoned.is_empty() {
+                return reclaimed;
+            }
+            self.lapse().await;
+        }
+        Reclaimed::default()
+    }
+
+    /// Takes over the one job that a dead consumer holds.
+    pub(super) async fn take_over_one(&self) -> Delivery {
+        some(self.take_over(1).await.deliveries.pop(), "job to take over")
     }
 
     /// The ledger, which balances.
