@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::reply::{LastReply, Reply, Stage};
+use crate::reply::{Enhanced, LastReply, Reply, Stage};
 
 /// What happened at a step of an SMTP session instead of what was wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,17 +81,32 @@ pub fn classify(failure: &Failure, sender_requested: bool) -> Meaning {
         return without_reply(failure);
     };
     // The end of a connection that has done its work, whatever it says: a new one will tell.
-    if failure.stale && failure.stage == Stage::Mail && reply.code == 421 {
+    let is_spent = reply.code == 421 || is_message_limit(reply);
+    if failure.stale && failure.stage == Stage::Mail && is_spent {
         return Meaning::Reconnect;
     }
-    if let Some(meaning) = RULES.iter().find_map(|rule| rule.apply(failure.stage, reply)) {
-        return meaning;
+    let rule = RULES.iter().find(|rule| rule.fits(failure.stage, reply));
+    let meaning = match (rule, failure.stage) {
+        (Some(rule), _) => rule.meaning(reply, sender_requested),
+        (None, Stage::Connect | Stage::Tls | Stage::Greeting | Stage::Ehlo | Stage::Auth) => {
+            Meaning::RelayDown
+        }
+        (None, Stage::Mail) => mail(reply, sender_requested),
+        (None, Stage::Rcpt | Stage::Data | Stage::Dot) => transaction(reply),
+    };
+    match meaning {
+        // Whatever the table says: a 4xx ends no job, and no job pays for a relay that refuses everybody.
+        Meaning::Rejected if reply.is_transient() => Meaning::Deferred,
+        Meaning::Deferred | Meaning::Rejected if failure.stage < Stage::Mail => Meaning::RelayDown,
+        meaning => meaning,
     }
-    match failure.stage {
-        Stage::Connect | Stage::Tls | Stage::Greeting | Stage::Ehlo | Stage::Auth => Meaning::RelayDown,
-        Stage::Mail => mail(reply, sender_requested),
-        Stage::Rcpt | Stage::Data | Stage::Dot => transaction(reply),
-    }
+}
+
+/// Whether a reply says that the connection has carried all the messages that it may: a new one is all it takes.
+#[must_use]
+pub fn is_message_limit(reply: &Reply) -> bool {
+    let rule = RULES.iter().find(|rule| rule.fits(Stage::Mail, reply));
+    rule.is_some_and(|rule| matches!(rule.means, Word::MessageLimit))
 }
 
 fn without_reply(failure: &Failure) -> Meaning {
@@ -121,9 +136,11 @@ fn mail(reply: &Reply, sender_requested: bool) -> Meaning {
     }
 }
 
-/// 5.7.x that speaks of the sender's address (RFC 7372 §3 and RFC 6409 §6.1) rather than of our login.
+/// 5.7.x that speaks of the sender's address (RFC 6409 §6.1; 5.7.60 of Exchange) rather than of our login (5.7.0, 5.7.8,
+/// 5.7.9: RFC 4954 §6).
 fn is_about_sender(reply: &Reply) -> bool {
-    reply.enhanced.is_some_and(|code| code.detail == 1) && reply.text.to_lowercase().contains("sender")
+    let is_login = reply.enhanced.is_some_and(|code| matches!(code.detail, 0 | 8 | 9 | 11));
+    !is_login && reply.text.to_lowercase().contains("sender")
 }
 
 fn transaction(reply: &Reply) -> Meaning {
@@ -149,7 +166,11 @@ struct Rule {
     /// With one of these codes; empty: with any.
     #[serde(default)]
     codes: Vec<u16>,
+    /// With one of these enhanced codes, or one of the texts of `any`.
+    #[serde(default)]
+    enhanced: Vec<Enhanced>,
     /// The text contains one of these, without regard to case.
+    #[serde(default)]
     any: Vec<String>,
     /// What it means.
     means: Word,
@@ -164,7 +185,10 @@ enum Word {
     Throttled,
     Deferred,
     Rejected,
-    RelayDown,
+    /// The sender is refused: the message's matter where the request named it, else the relay's.
+    Sender,
+    /// No more messages on this connection. On a new one: throttled.
+    MessageLimit,
 }
 
 #[derive(Deserialize)]
@@ -179,43 +203,60 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
 });
 
 impl Rule {
-    fn apply(&self, stage: Stage, reply: &Reply) -> Option<Meaning> {
+    fn fits(&self, stage: Stage, reply: &Reply) -> bool {
         let here = if self.stages.is_empty() { stage >= Stage::Mail } else { self.stages.contains(&stage) };
         if !here || !(self.codes.is_empty() || self.codes.contains(&reply.code)) || reply.code < 400 {
-            return None;
+            return false;
         }
         let text = reply.text.to_lowercase();
-        if !self.any.iter().any(|part| text.contains(part)) {
-            return None;
-        }
-        Some(match self.means {
-            Word::Throttled => {
-                Meaning::Throttled { wait: said_wait(&text).unwrap_or(Duration::from_secs(self.wait_s)) }
-            }
+        reply.enhanced.is_some_and(|code| self.enhanced.contains(&code))
+            || self.any.iter().any(|part| text.contains(part))
+    }
+
+    fn meaning(&self, reply: &Reply, sender_requested: bool) -> Meaning {
+        match self.means {
+            Word::Throttled | Word::MessageLimit => Meaning::Throttled {
+                wait: said_wait(&reply.text).unwrap_or(Duration::from_secs(self.wait_s)),
+            },
             Word::Deferred => Meaning::Deferred,
             Word::Rejected => Meaning::Rejected,
-            Word::RelayDown => Meaning::RelayDown,
-        })
+            Word::Sender if sender_requested => Meaning::Rejected,
+            Word::Sender => Meaning::RelayDown,
+        }
     }
 }
 
 /// The longest wait that a reply is believed: a day.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
-/// "… N seconds", "… N minutes", "… N hours" in a reply's text.
+/// "… N seconds", "… N minutes", "… N hours", "… N 分钟" in a reply's text.
 fn said_wait(text: &str) -> Option<Duration> {
-    let words: Vec<&str> =
-        text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    words.windows(2).find_map(|pair| {
-        let seconds = match pair[1] {
-            "second" | "seconds" | "sec" | "secs" => 1,
-            "minute" | "minutes" | "min" | "mins" => 60,
-            "hour" | "hours" => 3_600,
-            _ => return None,
-        };
-        let said = pair[0].parse::<u64>().ok().filter(|n| *n > 0)?.checked_mul(seconds)?;
-        Some(Duration::from_secs(said).min(LONGEST_WAIT))
-    })
+    let units =
+        [("second", 1), ("sec", 1), ("秒", 1), ("minute", 60), ("min", 60), ("分钟", 60), ("hour", 3_600)];
+    let text = text.to_lowercase();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        // A number that is a part of a word or of another number, as in 4.7.28, is no time.
+        let is_apart = !rest[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
+        rest = &rest[at..];
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(end);
+        rest = behind;
+        let unit = behind.trim_start_matches([' ', '-', '\n']);
+        let unit = units.iter().find(|(name, _)| starts_with_word(unit, name));
+        let number = number.parse::<u64>().ok().filter(|n| *n > 0 && is_apart);
+        if let Some((number, (_, seconds))) = number.zip(unit) {
+            return Some(Duration::from_secs(number.saturating_mul(*seconds)).min(LONGEST_WAIT));
+        }
+    }
+    None
+}
+
+/// Whether a text begins with a word, or its plural.
+fn starts_with_word(text: &str, word: &str) -> bool {
+    text.strip_prefix(word)
+        .map(|rest| rest.strip_prefix('s').unwrap_or(rest))
+        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
 #[cfg(test)]
@@ -243,7 +284,8 @@ mod tests {
         assert_eq!(table.rule.len(), RULES.len());
         for rule in &table.rule {
             assert!(
-                !rule.any.is_empty() && rule.any.iter().all(|part| *part == part.to_lowercase()),
+                !(rule.any.is_empty() && rule.enhanced.is_empty())
+                    && rule.any.iter().all(|part| *part == part.to_lowercase()),
                 "{rule:?}"
             );
         }
@@ -322,7 +364,12 @@ mod tests {
         assert_eq!(said_wait("try again in 30 seconds"), Some(Duration::from_secs(30)));
         assert_eq!(said_wait("wait 5 minutes."), Some(Duration::from_mins(5)));
         assert_eq!(said_wait("in 999 hours"), Some(LONGEST_WAIT));
-        assert_eq!(said_wait("error 30 at second 0"), None);
+        assert_eq!(said_wait("请5分钟后再试"), Some(Duration::from_mins(5)));
+        assert_eq!(said_wait("Wait 20-second"), Some(Duration::from_secs(20)));
+        for none in ["error 30 at second 0", "0 seconds", "4.7.28 minutes", "in 5 secret ways", "x5 min", ""]
+        {
+            assert_eq!(said_wait(none), None, "{none}");
+        }
     }
 
     proptest! {

@@ -176,11 +176,31 @@ fn cut(text: &str) -> String {
     text[..end].replace('\n', " ")
 }
 
+/// A server's text with the addresses in it masked, for a log: servers like to repeat them.
+#[must_use]
+pub fn masked(text: &str) -> String {
+    let is_end = |c: char| c.is_whitespace() || "<>()[]\",;:'".contains(c);
+    let mut shown = String::with_capacity(text.len());
+    for word in text.split_inclusive(is_end) {
+        match word.rsplit_once('@') {
+            Some((local, domain)) => {
+                shown.extend(local.chars().take(1));
+                shown.push_str("***@");
+                shown.push_str(domain);
+            }
+            None => shown.push_str(word),
+        }
+    }
+    shown
+}
+
+/// Addresses are masked.
 impl fmt::Display for LastReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = masked(&self.text);
         match self.code {
-            Some(code) => write!(f, "{code} {} (at {})", self.text, self.stage),
-            None => write!(f, "{} (at {})", self.text, self.stage),
+            Some(code) => write!(f, "{code} {text} (at {})", self.stage),
+            None => write!(f, "{text} (at {})", self.stage),
         }
     }
 }
@@ -195,6 +215,14 @@ mod tests {
         for text in ["no 5.1.1", "5.1 x", "5.1.1.1 x", "3.1.1 x", "5.1.x", "55.1.1 x", ""] {
             assert_eq!(Enhanced::parse_prefix(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn addresses_in_a_reply_are_not_shown() {
+        let reply =
+            LastReply::heard(Stage::Rcpt, &Reply::new(550, "5.1.1 <bob.b@x.example>: 'eve@y.example', no"));
+        assert_eq!(reply.to_string(), "550 5.1.1 <b***@x.example>: 'e***@y.example', no (at rcpt)");
+        assert_eq!(masked("nothing @ all\nhere"), "nothing ***@ all\nhere");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod connect;
 mod connection;
 mod ehlo;
+mod limit;
 mod replies;
 mod tls;
 mod wire;

@@ -8,6 +8,7 @@
 //! | `rcpt-450-2-x`, `data-451-1-x`, `dot-554-x` | this code in answer to RCPT, DATA or the dot; with a number so many times, then 250 |
 //! | `text-<name>-x` | the reply of this name in [`Script::texts`], in answer to RCPT |
 //! | `cut-rcpt`, `cut-data` | the connection ends instead of the answer |
+//! | `cut-go` | the connection ends behind the 354 |
 //! | `cut-content` | the connection ends when some content has come |
 //! | `cut-dot`, `cut-taken` | the connection ends after the dot: the message is not kept, or it is |
 //! | `early-552` | this code when some content has come, then the connection ends |

@@ -1,7 +1,7 @@
 //! From a name to a connection that is logged in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use secrecy::ExposeSecret;
 use shared::classify::{Cause, Failure};
-use shared::reply::{Reply, Stage};
+use shared::reply::{Reply, Stage, masked};
 use shared::settings::{Smtp, Tls};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::connection::{Connection, Terms};
 use super::ehlo::Capabilities;
+use super::limit::MessageLimit;
 use super::tls;
 use super::wire::{self, Handle, Socket};
 
@@ -35,9 +36,9 @@ const CHALLENGES: usize = 4;
 pub struct Connector {
     relay: Arc<Smtp>,
     tls: Option<Arc<ClientConfig>>,
-    hello: ClientId,
-    /// Messages that the relay lets go over one connection, as learned; `u32::MAX`: unknown.
-    learned: Arc<AtomicU32>,
+    /// The name in EHLO; none: the connection's own address.
+    hello: Option<String>,
+    learned: Arc<MessageLimit>,
 }
 
 /// A relay's settings that cannot be used.
@@ -65,8 +66,8 @@ impl Connector {
     pub fn try_new(relay: Arc<Smtp>) -> Result<Self, ConnectorError> {
         let tls =
             if relay.tls == Tls::None { None } else { Some(tls::configuration(relay.ca_file.as_deref())?) };
-        let hello = hello(relay.helo_name.as_deref());
-        Ok(Self { relay, tls, hello, learned: Arc::new(AtomicU32::new(u32::MAX)) })
+        let hello = relay.helo_name.clone().or_else(host_name);
+        Ok(Self { relay, tls, hello, learned: Arc::new(MessageLimit::unknown()) })
     }
 
     /// Connects, greets, protects and logs in. Each stage has its own deadline.
@@ -76,14 +77,18 @@ impl Connector {
     pub async fn open(&self) -> Result<Connection, Failure> {
         let (tcp, deadline) = self.connect().await?;
         let is_loopback = tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+        let hello = match &self.hello {
+            Some(name) => ClientId::Domain(name.clone()),
+            None => tcp.local_addr().map_or_else(|_| ClientId::default(), |own| literal(own.ip())),
+        };
         let implicit = self.relay.tls == Tls::Implicit
             || (self.relay.tls == Tls::Auto && self.relay.port == SUBMISSIONS);
         let mut is_protected = implicit;
         let mut session = if implicit {
             let tls = self.handshake(tcp, deadline).await?;
-            self.greet(Socket::Tls(Box::new(tls)), false).await?
+            self.greet(Socket::Tls(Box::new(tls)), &hello, false).await?
         } else {
-            self.greet(Socket::Plain(tcp), false).await?
+            self.greet(Socket::Plain(tcp), &hello, false).await?
         };
         let wants_tls = match self.relay.tls {
             Tls::Auto => session.can.starttls,
@@ -91,7 +96,7 @@ impl Connector {
             Tls::Implicit | Tls::None => false,
         };
         if wants_tls && !implicit {
-            session = self.starttls(session).await?;
+            session = self.starttls(session, &hello).await?;
             is_protected = true;
         }
         if let Some(credentials) = &self.relay.credentials {
@@ -141,6 +146,7 @@ impl Connector {
                 Ok(Ok(tcp)) => {
                     // Without it a message that goes out in two writes waits for a delayed acknowledgement.
                     tcp.set_nodelay(true).map_err(|e| connect_failure(Cause::Closed, e.to_string()))?;
+                    tracing::debug!(stage = %Stage::Connect, %address, "connected");
                     return Ok((tcp, deadline));
                 }
                 Ok(Err(error)) => failure = connect_failure(Cause::Closed, format!("{address}: {error}")),
@@ -166,9 +172,9 @@ impl Connector {
     }
 
     /// Reads the greeting, unless that was done before TLS, and says EHLO.
-    async fn greet(&self, socket: Socket, greeted: bool) -> Result<Session, Failure> {
+    async fn greet(&self, socket: Socket, hello: &ClientId, greeted: bool) -> Result<Session, Failure> {
         let (wire, handle) = wire::over(socket, self.relay.command_timeout, greeted);
-        let made = AsyncSmtpConnection::connect_with_transport(Box::new(wire), &self.hello).await;
+        let made = AsyncSmtpConnection::connect_with_transport(Box::new(wire), hello).await;
         let mut stage = if greeted { Stage::Ehlo } else { Stage::Greeting };
         let mut last = None;
         while let Some(reply) = handle.heard() {
@@ -179,6 +185,9 @@ impl Connector {
                 break;
             }
         }
+        if let Some(reply) = &last {
+            debug_reply(stage, reply);
+        }
         match (made, last) {
             (Ok(smtp), Some(reply)) if reply.is_positive() => {
                 Ok(Session { smtp, can: Capabilities::parse(&reply.text), handle })
@@ -187,7 +196,7 @@ impl Connector {
         }
     }
 
-    async fn starttls(&self, mut session: Session) -> Result<Session, Failure> {
+    async fn starttls(&self, mut session: Session, hello: &ClientId) -> Result<Session, Failure> {
         if !session.can.starttls {
             let detail = "the relay offers no STARTTLS, and smtp.tls requires it";
             return Err(Failure {
@@ -199,7 +208,7 @@ impl Connector {
         }
         // What lettre makes of the answer decides nothing: the handle has it.
         drop(session.smtp.command(Starttls).await);
-        match session.handle.heard() {
+        match hear(&mut session.smtp, &session.handle, Stage::Tls).await {
             Some(reply) if reply.code == 220 => {}
             reply => return Err(failure(&session.handle, Stage::Tls, reply)),
         }
@@ -213,7 +222,7 @@ impl Connector {
             });
         };
         let tls = self.handshake(tcp, Instant::now() + self.relay.connect_timeout).await?;
-        self.greet(Socket::Tls(Box::new(tls)), true).await
+        self.greet(Socket::Tls(Box::new(tls)), hello, true).await
     }
 
     /// Logs in with the best mechanism that both know; a refusal is final, no other is tried.
@@ -229,8 +238,9 @@ impl Connector {
         let odd = |_| unsupported(Stage::Auth, "the relay's challenge cannot be answered");
         let mut command = Auth::new(mechanism, credentials.clone(), None).map_err(odd)?;
         for _ in 0..CHALLENGES {
+            tracing::debug!(stage = %Stage::Auth, "AUTH, its payload not shown");
             let challenge = session.smtp.command(command).await;
-            match (handle.heard(), challenge) {
+            match (hear(&mut session.smtp, &handle, Stage::Auth).await, challenge) {
                 (Some(reply), _) if reply.code == 235 => return Ok(()),
                 (Some(reply), Ok(challenge)) if reply.code == 334 => {
                     command =
@@ -249,12 +259,39 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// The name in EHLO: as set, else the host's where that is a domain, else an address literal (RFC 5321 §4.1.3).
-fn hello(set: Option<&str>) -> ClientId {
-    match set {
-        Some(name) => ClientId::Domain(name.to_owned()),
-        None => ClientId::default(),
+/// The host's name, where it is one that others know: a bare word such as a container's is refused by many servers.
+fn host_name() -> Option<String> {
+    match ClientId::default() {
+        ClientId::Domain(name) if name.trim_matches('.').contains('.') => Some(name),
+        _ => None,
     }
+}
+
+/// An address literal, which stands for a host without a name (RFC 5321 §4.1.3 and §4.1.4).
+fn literal(own: IpAddr) -> ClientId {
+    match own.to_canonical() {
+        IpAddr::V4(own) => ClientId::Ipv4(own),
+        IpAddr::V6(own) => ClientId::Ipv6(own),
+    }
+}
+
+/// The next reply; none where the stream has ended. lettre's reading of it decides nothing, and lettre may be some
+/// lines behind where it did not like one.
+pub(super) async fn hear(smtp: &mut AsyncSmtpConnection, handle: &Handle, stage: Stage) -> Option<Reply> {
+    loop {
+        if let Some(reply) = handle.heard() {
+            debug_reply(stage, &reply);
+            return Some(reply);
+        }
+        if handle.broken().is_some() {
+            return None;
+        }
+        drop(smtp.read_response().await);
+    }
+}
+
+fn debug_reply(stage: Stage, reply: &Reply) {
+    tracing::debug!(%stage, code = reply.code, text = %masked(&reply.text), "the relay answers");
 }
 
 /// A step that brought this reply, or none.

@@ -5,7 +5,6 @@
 //! the connection is not used again; a future that is dropped in the middle leaves a connection that is not usable.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lettre::transport::smtp::client::AsyncSmtpConnection;
@@ -15,8 +14,9 @@ use shared::classify::{Cause, Failure};
 use shared::reply::{Reply, Stage};
 use tokio::time::Instant;
 
-use super::connect::{FAREWELL, failure, unsupported};
+use super::connect::{FAREWELL, failure, hear, unsupported};
 use super::ehlo::Capabilities;
+use super::limit::MessageLimit;
 use super::wire::Handle;
 use crate::compose::Letter;
 
@@ -32,7 +32,7 @@ pub(super) struct Terms {
     pub(super) command: Duration,
     pub(super) data: Duration,
     pub(super) max_messages: u32,
-    pub(super) learned: Arc<AtomicU32>,
+    pub(super) learned: Arc<MessageLimit>,
 }
 
 /// One connection, logged in. Not to be used after [`Connection::is_usable`] says no; dropping it closes the socket.
@@ -123,10 +123,13 @@ impl Connection {
         if !self.is_begun {
             self.fits(letter)?;
         }
-        let is_stale = self.messages > 0 || self.used.elapsed() > IDLE;
+        tracing::debug!(
+            from = %letter.from, to = %letter.to, bytes = letter.source.len(), ahead = self.is_begun, "envelope"
+        );
+        let was_idle = self.used.elapsed() > IDLE;
+        let carried = self.messages;
         self.is_busy = true;
         self.messages += 1;
-        self.handle.be_patient(self.terms.command);
         let result = if self.can.pipelining || self.is_begun {
             self.pipelined(letter).await
         } else {
@@ -137,56 +140,53 @@ impl Connection {
         self.used = Instant::now();
         result.map_err(|mut failure| {
             self.good = 0;
-            let ended = match &failure.cause {
-                Cause::Reply(reply) => reply.code == 421 || failure.detail == ENDED,
-                // What the relay lacks is known before anything is written.
-                Cause::Unsupported => false,
-                _ => true,
-            };
-            self.is_over |= ended;
-            failure.stale = is_stale && ended && failure.stage == Stage::Mail;
-            if failure.stale {
-                self.learn(&failure);
+            failure.stale = failure.stage == Stage::Mail && (carried > 0 || was_idle);
+            if let Cause::Reply(reply) = &failure.cause
+                && failure.stale
+                && !was_idle
+            {
+                self.terms.learned.hear(carried, reply);
             }
             failure
         })
     }
 
     async fn pipelined(&mut self, letter: &Letter) -> Result<(), Failure> {
-        let group = if self.is_begun { None } else { Some(self.group(letter)) };
-        let mail = match group {
-            Some(group) => {
-                self.handle.acknowledge_at_once();
-                self.command(group, Stage::Mail).await
+        self.handle.be_patient(self.terms.command);
+        self.handle.acknowledge_at_once();
+        if !self.is_begun {
+            // The first answer stays with the handle.
+            drop(self.smtp.command(self.group(letter)).await);
+        }
+        let mut refusal: Option<Failure> = None;
+        let mut is_begun = false;
+        for stage in [Stage::Mail, Stage::Rcpt, Stage::Data] {
+            // A connection that ends in the middle of a group has often said why.
+            let reply = match self.answer(stage).await {
+                Ok(reply) => reply,
+                Err(lost) => return Err(refusal.unwrap_or(lost)),
+            };
+            let (code, is_wanted) = (reply.code, is_wanted(stage, &reply));
+            is_begun |= stage == Stage::Mail && is_wanted;
+            if !is_wanted {
+                // Answers that have slipped: no later one can be trusted.
+                let failure = self.refusal(stage, reply)?;
+                refusal.get_or_insert(failure);
             }
-            None => self.answer(Stage::Mail).await,
-        }?;
-        let rcpt = self.answer(Stage::Rcpt).await.map_err(|lost| first(lost, &[(Stage::Mail, &mail)]))?;
-        let data = self.answer(Stage::Data).await;
-        let data = data.map_err(|lost| first(lost, &[(Stage::Mail, &mail), (Stage::Rcpt, &rcpt)]))?;
-        let refused =
-            [(Stage::Mail, &mail), (Stage::Rcpt, &rcpt)].into_iter().find(|(_, r)| !r.is_positive());
-        match (refused, data.code) {
-            (None, 354) => Ok(()),
-            (Some((stage, reply)), 354) => {
-                // The server waits for content although it refused the envelope: a lone dot ends that.
-                let reply = reply.clone();
-                self.command(".\r\n", Stage::Dot).await?;
-                Err(heard(stage, reply))
+            if code == 421 {
+                break;
             }
-            (refused, code) if code / 100 == 2 => {
-                // A 250 where only 354 may be: answers have slipped, and no later one can be trusted.
-                self.is_over = true;
-                let (stage, _) = refused.unwrap_or((Stage::Data, &data));
-                let detail = format!("{code} in answer to DATA");
-                Err(Failure { stage, cause: Cause::Garbled, stale: false, detail })
+            if stage == Stage::Data && is_wanted && refusal.is_some() {
+                self.lone_dot().await;
+                is_begun = false;
             }
-            (refused, _) => {
-                let (stage, reply) = refused.unwrap_or((Stage::Data, &data));
-                let failure = heard(stage, reply.clone());
-                self.undo(&failure, mail.is_positive()).await;
+        }
+        match refusal {
+            Some(failure) => {
+                self.undo(failure.stage, is_begun).await;
                 Err(failure)
             }
+            None => Ok(()),
         }
     }
 
@@ -198,106 +198,108 @@ impl Connection {
             (Stage::Rcpt, rcpt.to_string()),
             (Stage::Data, Data.to_string()),
         ] {
+            self.handle.be_patient(self.terms.command);
             let reply = self.command(command, stage).await?;
-            let is_wanted = if stage == Stage::Data { reply.code == 354 } else { reply.is_positive() };
-            if !is_wanted {
-                let failure = heard(stage, reply);
-                self.undo(&failure, stage != Stage::Mail).await;
+            if !is_wanted(stage, &reply) {
+                let failure = self.refusal(stage, reply)?;
+                self.undo(stage, stage != Stage::Mail).await;
                 return Err(failure);
             }
         }
         Ok(())
     }
 
+    /// What a reply that was not wanted is: a refusal, or (the error) one that cannot stand where it stands.
+    fn refusal(&mut self, stage: Stage, reply: Reply) -> Result<Failure, Failure> {
+        if reply.is_transient() || reply.is_permanent() {
+            self.is_over |= reply.code == 421;
+            return Ok(heard(stage, reply));
+        }
+        self.is_over = true;
+        Err(garbled(stage, reply.code))
+    }
+
+    /// Ends the content of a message that has no recipient: a server may wait for it although it refused the envelope
+    /// (RFC 2920 §3.1). Its answer says nothing about the message.
+    async fn lone_dot(&mut self) {
+        self.handle.be_patient(self.terms.command);
+        let answer = self.command(".\r\n", Stage::Dot).await;
+        self.is_over |= !matches!(answer, Ok(reply) if reply.code != 421 && reply.code / 100 != 3);
+    }
+
     /// Ends a transaction that was begun and refused, so that another can follow.
-    async fn undo(&mut self, failure: &Failure, is_begun: bool) {
-        let is_closing = matches!(&failure.cause, Cause::Reply(reply) if reply.code == 421);
-        if is_begun
-            && !is_closing
-            && !matches!(self.command(Rset, failure.stage).await, Ok(reply) if reply.is_positive())
-        {
-            self.is_over = true;
+    async fn undo(&mut self, stage: Stage, is_begun: bool) {
+        if is_begun && !self.is_over {
+            self.handle.be_patient(self.terms.command);
+            let answer = self.command(Rset, stage).await;
+            self.is_over |= !matches!(answer, Ok(reply) if reply.is_positive());
         }
     }
 
-    /// A server that ends every connection after as many messages is not asked for one more.
-    fn learn(&self, failure: &Failure) {
-        let carried = self.messages.saturating_sub(1);
-        let is_limit = match &failure.cause {
-            // 4.3.2 is a server that goes down, 4.7.0 one that does not like us: neither counts messages.
-            Cause::Reply(reply) => {
-                !reply.enhanced.is_some_and(|e| matches!((e.subject, e.detail), (3, 2) | (7, 0)))
-            }
-            _ => false,
-        };
-        if is_limit && carried > 1 && self.used.elapsed() < IDLE {
-            self.terms.learned.fetch_min(carried, Ordering::Relaxed);
-        }
-    }
-
-    /// Writes the content and the final dot, and behind it the envelope of `next`, where it fits; then waits for the
-    /// answer to the dot. [`Connection::is_begun`] tells whether the envelope of `next` went out.
+    /// Writes the content and the final dot, and behind it the envelope of `next`, where the connection looks ahead and
+    /// it fits; then waits for the answer to the dot. [`Connection::is_begun`] tells whether the envelope of `next` went
+    /// out.
     ///
     /// # Errors
-    /// The [`Failure`]; one that is not a reply leaves the message's fate unknown.
+    /// The [`Failure`]. At [`Stage::Data`] the final dot has not gone out; at [`Stage::Dot`] one that is not a reply
+    /// leaves the message's fate unknown.
     pub async fn content(&mut self, letter: &Letter, next: Option<&Letter>) -> Result<Reply, Failure> {
         self.is_busy = true;
-        self.handle.be_patient(self.terms.data);
+        let handed = if self.handle.stirred() {
+            // Closed, or 421, since the 354: then nothing of the message goes out.
+            self.is_over = true;
+            let answer = self.answer(Stage::Data).await;
+            answer.and_then(|reply| Err(self.refusal(Stage::Data, reply)?))
+        } else {
+            self.hand_over(letter, next).await
+        };
+        self.is_busy = false;
+        self.used = Instant::now();
+        match &handed {
+            Ok(_) => self.good += 1,
+            Err(_) => self.good = 0,
+        }
+        self.is_begun &= !self.is_over;
+        handed
+    }
+
+    async fn hand_over(&mut self, letter: &Letter, next: Option<&Letter>) -> Result<Reply, Failure> {
         let mut out = stuffed(letter);
-        if let Some(next) = next.filter(|next| self.fits(next).is_ok()) {
+        let dot = out.len();
+        if let Some(next) = next.filter(|next| self.looks_ahead() && self.fits(next).is_ok()) {
             out.push_str(&self.group(next));
             self.is_begun = true;
         }
+        let all = out.len();
+        tracing::debug!(bytes = dot, ahead = self.is_begun, "content");
+        self.handle.be_patient_with_content(self.terms.command, self.terms.data);
         let answer = self.command(out, Stage::Dot).await;
-        self.is_busy = false;
-        self.used = Instant::now();
-        let failure = match answer {
-            Ok(reply) if reply.is_positive() => {
-                self.good += 1;
-                return Ok(reply);
-            }
-            Ok(reply) if reply.code / 100 == 3 => {
-                self.is_over = true;
-                let detail = format!("{} in answer to the final dot", reply.code);
-                Failure { stage: Stage::Dot, cause: Cause::Garbled, stale: false, detail }
-            }
-            Ok(reply) => {
-                self.is_over |= reply.code == 421;
-                heard(Stage::Dot, reply)
-            }
-            Err(failure) => {
-                self.is_over = true;
-                failure
-            }
-        };
-        self.good = 0;
-        self.is_begun &= !self.is_over;
-        Err(failure)
+        let written = self.handle.written();
+        // What the socket never took has not gone out: without its dot a message is not one.
+        let stage = if written < dot { Stage::Data } else { Stage::Dot };
+        self.is_over |= written < all;
+        match answer {
+            Ok(reply) if reply.is_positive() && stage == Stage::Dot => Ok(reply),
+            Ok(reply) => Err(self.refusal(stage, reply)?),
+            Err(failure) => Err(Failure { stage, ..failure }),
+        }
     }
 
-    /// Writes a command and reads one reply.
+    /// Writes a command and reads one reply. Content has a patience of its own.
     async fn command(&mut self, command: impl std::fmt::Display, stage: Stage) -> Result<Reply, Failure> {
-        // lettre's own reading of the reply decides nothing: the handle has it.
-        let result = self.smtp.command(command).await;
-        if let Some(reply) = self.handle.heard() {
-            return Ok(note(stage, reply));
-        }
-        if result.is_err() && self.handle.broken().is_none() {
-            // The write failed: the server may have answered before it closed.
-            return self.answer(stage).await;
-        }
-        Err(failure(&self.handle, stage, None))
+        // lettre's own reading of the reply decides nothing: the handle has it. A write that failed is no end yet,
+        // since the server may have answered before it closed.
+        drop(self.smtp.command(command).await);
+        self.answer(stage).await
     }
 
     /// Reads one reply.
     async fn answer(&mut self, stage: Stage) -> Result<Reply, Failure> {
-        let ahead = self.handle.heard();
-        // Where the reply was read together with the one before, lettre still has to read its copy.
-        drop(self.smtp.read_response().await);
-        match ahead.or_else(|| self.handle.heard()) {
-            Some(reply) => Ok(note(stage, reply)),
-            None => Err(failure(&self.handle, stage, None)),
+        let reply = hear(&mut self.smtp, &self.handle, stage).await;
+        if reply.is_none() {
+            self.is_over = true;
         }
+        reply.ok_or_else(|| failure(&self.handle, stage, None))
     }
 
     /// Whether the next letter's envelope may go behind this one's final dot: PIPELINING is offered, the last messages
@@ -316,7 +318,7 @@ impl Connection {
     /// Whether it has carried all the messages that it may.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        self.messages >= self.terms.max_messages.min(self.terms.learned.load(Ordering::Relaxed))
+        self.messages >= self.terms.max_messages.min(self.terms.learned.get())
     }
 
     /// Whether another message can follow.
@@ -325,7 +327,8 @@ impl Connection {
         !self.is_over && !self.is_busy
     }
 
-    /// Whether the server has closed it, or said something, while it was idle: then it is not to be used again.
+    /// Whether the server has closed it, or said something, while it was idle: then it is not to be used again. Costs
+    /// no round trip.
     #[must_use]
     pub fn stirred(&self) -> bool {
         self.handle.stirred()
@@ -348,23 +351,23 @@ impl Connection {
     }
 }
 
-fn note(stage: Stage, reply: Reply) -> Reply {
-    tracing::debug!(%stage, code = reply.code, text = %reply.text, "the relay answers");
-    reply
-}
-
 fn heard(stage: Stage, reply: Reply) -> Failure {
     Failure { stage, cause: Cause::Reply(reply), stale: false, detail: String::new() }
 }
 
-/// A connection that ends in the middle of a group has often said why: the first refusal is the failure, not the end.
-fn first(lost: Failure, answers: &[(Stage, &Reply)]) -> Failure {
-    let refusal = answers.iter().find(|(_, reply)| !reply.is_positive());
-    refusal.map_or(lost, |(stage, reply)| Failure { detail: ENDED.into(), ..heard(*stage, (*reply).clone()) })
+fn garbled(stage: Stage, code: u16) -> Failure {
+    Failure {
+        stage,
+        cause: Cause::Garbled,
+        stale: false,
+        detail: format!("{code} is no answer to this step"),
+    }
 }
 
-/// The detail of a failure after which there is no connection.
-const ENDED: &str = "and the connection ended";
+/// 354 to DATA, 2xx to the others: and 354 nowhere else.
+fn is_wanted(stage: Stage, reply: &Reply) -> bool {
+    if stage == Stage::Data { reply.code == 354 } else { reply.is_positive() }
+}
 
 /// The content as it goes over the wire: a dot at the start of a line doubled (RFC 5321 §4.5.2), the final dot behind.
 fn stuffed(letter: &Letter) -> String {
@@ -392,6 +395,41 @@ mod tests {
     use shared::address::Address;
 
     use super::*;
+
+    /// A protected connection whose relay has said 354 and reads no more.
+    async fn stalled(relay: &lab::relay::Relay) -> Connection {
+        let env = [("MAIL_FROM", "a@b.c"), ("SMTP_HOST", "127.0.0.1"), ("SMTP_TLS", "implicit")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut smtp = shared::settings::Settings::load(env).unwrap().smtp;
+        smtp.port = relay.addr().port();
+        smtp.ca_file = relay.ca_file();
+        let mut connection = super::super::Connector::try_new(Arc::new(smtp)).unwrap().open().await.unwrap();
+        let letter = Letter {
+            from: Address::parse("a@b.c").unwrap(),
+            to: Address::parse("stall@b.c").unwrap(),
+            source: String::new(),
+            smtputf8: false,
+        };
+        connection.envelope(&letter).await.unwrap();
+        let short = Duration::from_millis(500);
+        connection.handle.be_patient_with_content(short, short);
+        connection
+    }
+
+    #[tokio::test]
+    async fn flush_of_a_protected_connection_has_a_deadline() {
+        let script = lab::relay::Script { tls: lab::relay::Tls::Implicit, ..lab::relay::Script::default() };
+        let relay = lab::relay::Relay::start(script).await.unwrap();
+        let mut first = stalled(&relay).await;
+        drop(first.command("x".repeat(30_000_000), Stage::Dot).await);
+        // TLS itself holds back the last 64 KiB of what the socket seemed to take: a little less is all written, and
+        // then never flushed.
+        let taken = first.handle.written();
+        let mut second = stalled(&relay).await;
+        let command = second.command("x".repeat(taken - 20_000), Stage::Dot);
+        let answer = tokio::time::timeout(Duration::from_secs(20), command).await;
+        assert_eq!(answer.expect("it waits on and on").unwrap_err().cause, Cause::TimedOut);
+    }
 
     #[test]
     fn dots_at_the_start_of_a_line_are_doubled() {

@@ -69,7 +69,9 @@ impl Replies {
         }
         if reply.lines.len() < KEPT_LINES || is_last {
             let mark = if is_last { ' ' } else { '-' };
-            regular.extend(format!("{code}{mark}{text}\r\n").bytes());
+            // lettre wants a name in the answer to EHLO; in a challenge nothing is something.
+            let shown = if text.is_empty() && code != 334 { "-" } else { &text };
+            regular.extend(format!("{code}{mark}{shown}\r\n").bytes());
             reply.lines.push(text);
         }
         if is_last && let Some(reply) = self.reply.take() {
@@ -147,8 +149,8 @@ mod tests {
     fn irregular_replies_become_regular() {
         for (sent, code, text, regular) in [
             (&b"250 ok\r\n"[..], 250, "ok", "250 ok\r\n"),
-            (b"250\r\n", 250, "", "250 \r\n"),
-            (b"250\n", 250, "", "250 \r\n"),
+            (b"250\r\n", 250, "", "250 -\r\n"),
+            (b"250\n", 250, "", "250 -\r\n"),
             (b"250-a\n250 b\n", 250, "a\nb", "250-a\r\n250 b\r\n"),
             (
                 b"550-5.1.1 no\r\n550 5.1.1 such user\r\n",

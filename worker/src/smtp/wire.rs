@@ -9,10 +9,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use futures::FutureExt;
 use lettre::transport::smtp::client::AsyncTokioStream;
 use shared::classify::Cause;
 use shared::reply::Reply;
@@ -53,9 +52,28 @@ struct Inner {
     /// Regular reply lines that lettre has not read yet.
     pending: VecDeque<u8>,
     deadline: Pin<Box<Sleep>>,
-    /// How long an exchange may take: each write sets the deadline anew.
-    patience: Duration,
+    patience: Patience,
+    /// Bytes that the socket has taken of the last command. A protected socket may still hold some of them back, so
+    /// that what was not counted has not gone out for certain.
+    written: usize,
     broken: Option<Broken>,
+}
+
+/// How long the server may take.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// To take in the next piece of what we write.
+    piece: Duration,
+    /// When all of it must have been taken in, however fast the pieces go.
+    end: Instant,
+    /// To answer, once it has everything.
+    answer: Duration,
+}
+
+impl Patience {
+    fn both(patience: Duration) -> Self {
+        Self { piece: patience, end: Instant::now() + patience, answer: patience }
+    }
 }
 
 /// lettre's side of the stream.
@@ -75,7 +93,8 @@ pub(super) fn over(socket: Socket, patience: Duration, greeted: bool) -> (Wire, 
         heard: VecDeque::new(),
         pending,
         deadline: Box::pin(tokio::time::sleep(patience)),
-        patience,
+        patience: Patience::both(patience),
+        written: 0,
         broken: None,
     }));
     (Wire(Arc::clone(&inner)), Handle(inner))
@@ -97,11 +116,21 @@ impl Handle {
         lock(&self.0).broken.clone()
     }
 
-    /// Sets how long each exchange may take from now on.
+    /// A command is next: how long it may take to go out, and its answer to come.
     pub(super) fn be_patient(&self, patience: Duration) {
-        let mut inner = lock(&self.0);
-        inner.patience = patience;
-        inner.deadline.as_mut().reset(Instant::now() + patience);
+        lock(&self.0).begin(Patience::both(patience));
+    }
+
+    /// Content is next: how long the server may stop reading, and how long all of it may take; then its answer may
+    /// take as long again.
+    pub(super) fn be_patient_with_content(&self, piece: Duration, answer: Duration) {
+        let end = Instant::now() + answer;
+        lock(&self.0).begin(Patience { piece, end, answer });
+    }
+
+    /// How much of what was written since the last call to be patient the socket has taken, in bytes.
+    pub(super) fn written(&self) -> usize {
+        lock(&self.0).written
     }
 
     /// Asks for acknowledgements without delay: a server that answers a group in several small segments waits for
@@ -114,14 +143,13 @@ impl Handle {
         }
     }
 
-    /// Whether something has arrived, or the server has closed, while nothing was asked.
+    /// Whether the server has closed, or said something, while nothing was asked. Costs no round trip.
     pub(super) fn stirred(&self) -> bool {
-        let inner = lock(&self.0);
-        if inner.broken.is_some() || !inner.heard.is_empty() || inner.replies.has_partial() {
-            return true;
-        }
-        let mut byte = [0];
-        inner.socket.as_ref().is_none_or(|socket| socket.tcp().peek(&mut byte).now_or_never().is_some())
+        let mut inner = lock(&self.0);
+        let mut cx = Context::from_waker(Waker::noop());
+        // Reading rather than peeking: what TLS itself has to say is no stir.
+        while inner.is_quiet() && inner.poll_take_in(&mut cx).is_ready() {}
+        !inner.is_quiet()
     }
 
     /// Takes the socket out, for a TLS handshake. None when the server has sent more than was asked for: an injected
@@ -137,13 +165,23 @@ impl Handle {
 }
 
 impl Inner {
+    fn begin(&mut self, patience: Patience) {
+        self.patience = patience;
+        self.written = 0;
+        let until = Instant::now() + patience.piece;
+        self.deadline.as_mut().reset(until);
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.broken.is_none() && self.heard.is_empty() && !self.replies.has_partial()
+    }
+
     fn check_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if let Some(broken) = &self.broken {
             return Err(io::Error::other(broken.detail.clone()));
         }
         if self.deadline.as_mut().poll(cx).is_ready() {
-            let detail = format!("no answer within {} s", self.patience.as_secs_f64());
-            return Err(self.breaks(Cause::TimedOut, detail));
+            return Err(self.breaks(Cause::TimedOut, "the server did not answer in time".into()));
         }
         Ok(())
     }
@@ -162,27 +200,37 @@ impl Inner {
         }
     }
 
+    /// Reads once.
+    fn poll_take_in(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        match ready!(self.poll_read_socket(cx, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => {
+                let error = self.breaks(Cause::Closed, "the server closed the connection".into());
+                return Poll::Ready(Err(error));
+            }
+            Ok(()) => {}
+            Err(error) => return Poll::Ready(Err(self.breaks(Cause::Closed, lost(&error)))),
+        }
+        let read = self.replies.read(buffer.filled(), &mut self.heard, &mut self.pending);
+        Poll::Ready(read.map_err(|Garbled(what)| self.breaks(Cause::Garbled, what)))
+    }
+
     /// Reads until there is something for lettre, or the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut bytes = [0; 4096];
         while self.pending.is_empty() {
             self.check_deadline(cx)?;
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match ready!(self.poll_read_socket(cx, &mut buffer)) {
-                Ok(()) if buffer.filled().is_empty() => {
-                    return Poll::Ready(Err(
-                        self.breaks(Cause::Closed, "the server closed the connection".into())
-                    ));
-                }
-                Ok(()) => {}
-                Err(error) => return Poll::Ready(Err(self.breaks(Cause::Closed, lost(&error)))),
-            }
-            if let Err(Garbled(what)) = self.replies.read(buffer.filled(), &mut self.heard, &mut self.pending)
-            {
-                return Poll::Ready(Err(self.breaks(Cause::Garbled, what)));
-            }
+            ready!(self.poll_take_in(cx))?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the socket to take more; a server that answers or closes instead is heard at once.
+    fn poll_blocked<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        while self.heard.is_empty() {
+            ready!(self.poll_take_in(cx))?;
+        }
+        Poll::Ready(Err(io::Error::other("the server answered before it had everything")))
     }
 }
 
@@ -210,23 +258,41 @@ impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = lock(&self.0);
         inner.check_deadline(cx)?;
-        let written = ready!(match &mut inner.socket {
+        let written = match &mut inner.socket {
             Some(Socket::Plain(tcp)) => Pin::new(tcp).poll_write(cx, bytes),
             Some(Socket::Tls(tls)) => Pin::new(tls).poll_write(cx, bytes),
             None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        });
-        let until = Instant::now() + inner.patience;
-        inner.deadline.as_mut().reset(until);
-        // A server may answer and close before it has read everything: its answer is looked for before the break
-        // counts, so that a failed write does not break the stream for reading.
-        Poll::Ready(written.map_err(|error| io::Error::other(lost(&error))))
+        };
+        match written {
+            Poll::Ready(Ok(len)) => {
+                inner.written += len;
+                let until = (Instant::now() + inner.patience.piece).min(inner.patience.end);
+                inner.deadline.as_mut().reset(until);
+                Poll::Ready(Ok(len))
+            }
+            // A server may answer and close before it has read everything: its answer is looked for before the break
+            // counts, so that a failed write does not break the stream for reading.
+            Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(lost(&error)))),
+            Poll::Pending => inner.poll_blocked(cx),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut lock(&self.0).socket {
+        let mut inner = lock(&self.0);
+        inner.check_deadline(cx)?;
+        let flushed = match &mut inner.socket {
             Some(Socket::Plain(tcp)) => Pin::new(tcp).poll_flush(cx),
             Some(Socket::Tls(tls)) => Pin::new(tls).poll_flush(cx),
             None => Poll::Ready(Ok(())),
+        };
+        match flushed {
+            Poll::Ready(Ok(())) => {
+                let until = Instant::now() + inner.patience.answer;
+                inner.deadline.as_mut().reset(until);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(lost(&error)))),
+            Poll::Pending => inner.poll_blocked(cx),
         }
     }
 

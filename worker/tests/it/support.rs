@@ -27,10 +27,11 @@ pub(crate) fn smtp(relay: &Relay) -> Smtp {
         connect_timeout: Duration::from_secs(10),
         command_timeout: Duration::from_secs(10),
         data_timeout: Duration::from_secs(10),
-        probe_max: Duration::from_secs(60),
+        probe_max: Duration::from_mins(1),
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the setting wants it")]
 pub(crate) fn login(user: &str, pass: &str) -> Option<Credentials> {
     Some(Credentials { user: user.into(), pass: SecretString::from(pass.to_owned()) })
 }

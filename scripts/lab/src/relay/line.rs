@@ -40,7 +40,8 @@ impl Line {
         let form = self.shared.script().form;
         for (n, text) in lines.iter().enumerate() {
             let mark = if n + 1 == lines.len() { ' ' } else { '-' };
-            let line = if form.code_only && lines.len() == 1 {
+            // A challenge is its text.
+            let line = if form.code_only && lines.len() == 1 && code != 334 {
                 code.to_string()
             } else {
                 format!("{code}{mark}{text}")
@@ -54,11 +55,11 @@ impl Line {
         }
     }
 
-    /// A reply as it is, `550 5.1.1 no`.
+    /// A reply by its code and its text, whose lines are set apart by line feeds; what has no code goes out as it is.
     pub(super) fn say(&mut self, reply: &str) {
         let (code, text) = reply.split_once(' ').unwrap_or((reply, ""));
         match code.parse() {
-            Ok(code) => self.reply(code, &[text]),
+            Ok(code) => self.reply(code, &text.split('\n').collect::<Vec<_>>()),
             Err(_) => self.out.extend_from_slice(format!("{reply}\r\n").as_bytes()),
         }
     }

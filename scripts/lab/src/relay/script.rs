@@ -157,6 +157,8 @@ pub(super) enum Order {
     Text(String),
     /// The connection ends instead of an answer to this step; at the dot before the message is kept.
     Cut(Step),
+    /// The connection ends behind the 354.
+    CutAfterGo,
     /// The connection ends when some content has come, and the dot has not been looked for.
     CutInContent,
     /// The message is kept, then the connection ends without an answer.
@@ -197,6 +199,7 @@ impl Order {
             Some(match *words.first()? {
                 "text" => Self::Text((*words.get(1)?).to_owned()),
                 "cut" => match *words.get(1)? {
+                    "go" => Self::CutAfterGo,
                     "content" => Self::CutInContent,
                     "taken" => Self::CutAfterTaking,
                     word => Self::Cut(step(word)?),

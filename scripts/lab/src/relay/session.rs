@@ -18,8 +18,6 @@ enum Then {
     Next,
     /// Send what has been said, then close.
     End,
-    /// Close at once, without it.
-    Cut,
 }
 
 pub(super) struct Session {
@@ -88,7 +86,6 @@ impl Session {
             match self.obey(&command).await? {
                 Then::Next => {}
                 Then::End => return self.line.flush().await,
-                Then::Cut => return Ok(()),
             }
         }
     }
@@ -284,7 +281,7 @@ impl Session {
         let local = to.rsplit_once('@').map_or(to.as_str(), |(local, _)| local);
         let order = Order::of(local);
         match &order {
-            Order::Cut(Step::Rcpt) => return Then::Cut,
+            Order::Cut(Step::Rcpt) => return Then::End,
             Order::Text(name) => {
                 let script = self.shared.script();
                 let text = script.texts.iter().find(|(known, _)| known == name);
@@ -321,7 +318,7 @@ impl Session {
             }
             self.line.reply(354, &["Go ahead"]);
             if self.line.content().await?.is_none() || script.lone_dot_cut {
-                return Ok(Then::Cut);
+                return Ok(Then::End);
             }
             self.line.reply(554, &["5.5.1 No valid recipients"]);
             return Ok(Then::Next);
@@ -333,7 +330,7 @@ impl Session {
         }
         let order = envelope.order.take().unwrap_or(Order::Accept);
         match &order {
-            Order::Cut(Step::Data) => return Ok(Then::Cut),
+            Order::Cut(Step::Data) => return Ok(Then::End),
             Order::Refuse { at: Step::Data, code, times }
                 if self.shared.with(|state| refuses(state, &envelope.to[0], *times)) =>
             {
@@ -350,9 +347,10 @@ impl Session {
     /// Reads the content, and does to it what the recipient asks for.
     async fn content(&mut self, envelope: Envelope, order: Order) -> io::Result<Then> {
         match order {
+            Order::CutAfterGo => return Ok(Then::End),
             Order::CutInContent => {
                 self.line.some_content().await?;
-                return Ok(Then::Cut);
+                return Ok(Then::End);
             }
             Order::RefuseInContent(code) => {
                 self.line.some_content().await?;
@@ -362,18 +360,18 @@ impl Session {
             Order::Stall => {
                 self.line.some_content().await?;
                 self.shared.stopped().await;
-                return Ok(Then::Cut);
+                return Ok(Then::End);
             }
             _ => {}
         }
         let Some(source) = self.line.content().await? else {
-            return Ok(Then::Cut);
+            return Ok(Then::End);
         };
         match order {
-            Order::Cut(Step::Dot) => return Ok(Then::Cut),
+            Order::Cut(Step::Dot) => return Ok(Then::End),
             Order::Mute => {
                 self.shared.stopped().await;
-                return Ok(Then::Cut);
+                return Ok(Then::End);
             }
             Order::Garble => {
                 self.line.say("is this a reply?");
@@ -400,7 +398,7 @@ impl Session {
             is_protected: self.is_protected,
         });
         if order == Order::CutAfterTaking {
-            return Ok(Then::Cut);
+            return Ok(Then::End);
         }
         self.line.reply(250, &["2.0.0 Taken"]);
         Ok(match self.shared.script().afterwards {
