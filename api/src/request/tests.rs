@@ -1,8 +1,12 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+use shared::clock::Timestamp;
+use shared::message::PlainPart;
+
 use super::draft::Draft;
 use super::walk::walk;
+use super::{WantedBody, check};
 
 const FIELDS: [&str; 18] = [
     "subject",
@@ -62,5 +66,47 @@ proptest! {
             }
             Err(error) => prop_assert!(!faults.is_empty(), "only the types refuse it: {}", error),
         }
+    }
+
+    /// What would end a line of the message or a C string in somebody's code, anywhere but in the parts' own text.
+    #[test]
+    fn what_is_accepted_breaks_no_line(
+        subject in text(), name in text(), header in text(), value in text(), from in text(), tag in text(),
+    ) {
+        let mail = json!({
+            "subject": subject, "body": "<p>", "recipients": [{"email": "a@b.c", "name": name}],
+            "headers": {header: value}, "from": format!("{from} <a@b.c>"), "tags": [tag],
+        });
+        let (draft, faults) = super::draft(&serde_json::to_vec(&mail).unwrap()).unwrap();
+        if let Ok(wanted) = check(draft, faults, &|_, _| None, Timestamp::from_millis(0)) {
+            let mut texts = vec![wanted.subject.unwrap()];
+            texts.extend(wanted.headers.into_iter().flat_map(|(name, value)| [name, value]));
+            texts.extend(wanted.recipients.into_iter().filter_map(|one| one.mailbox.name));
+            texts.extend(wanted.from.and_then(|from| from.name));
+            texts.extend(wanted.tags);
+            for text in texts {
+                prop_assert!(!text.contains(['\r', '\n', '\0']), "{:?}", text);
+            }
+        }
+    }
+}
+
+/// Mostly harmless, so that much is accepted.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![8 => "[A-Za-z-]{1,8}", 1 => "[a-z]{0,3}[\\x00-\\x1f\\x7f:]{1,2}[a-z]{0,3}", 1 => any::<String>()]
+}
+
+#[test]
+fn text_is_made_left_out_or_given() {
+    for (text, part) in [
+        (Value::Null, PlainPart::Made),
+        (json!(""), PlainPart::LeftOut),
+        (json!("Hi"), PlainPart::Given("Hi".into())),
+    ] {
+        let mail = json!({"subject": "s", "body": "<p>", "recipients": ["a@b.c"], "text": text});
+        let (draft, faults) = super::draft(&serde_json::to_vec(&mail).unwrap()).unwrap();
+        let wanted = check(draft, faults, &|_, _| None, Timestamp::from_millis(0)).unwrap();
+        assert_eq!(wanted.text, part);
+        assert!(matches!(wanted.body, WantedBody::Html(html) if html == "<p>"));
     }
 }
