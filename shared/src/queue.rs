@@ -12,6 +12,8 @@
 //! 4. No retry before its delay, no attempt before `send_at`.
 //! 5. Leaving one state and entering the next is one step. An exact replay of a step changes nothing.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod memory;
 
 use std::fmt;

@@ -189,7 +189,7 @@ fn every_route_is_in_the_table() {
         .map(|path| path.split('?').next().unwrap_or_default())
         .collect();
     let source = text("api/src/routes.rs");
-    let paths = source.split("web::resource(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let paths = source.split("resource(app, \"").skip(1).map(|rest| rest.split('"').next().unwrap());
     assert_eq!(written, paths.collect());
 }
 

@@ -9,14 +9,14 @@ use crate::queue::{Accepted, EnqueueError, Idempotency, NewBatch};
 
 impl State {
     pub(super) fn enqueue(&mut self, batch: NewBatch, now: Timestamp) -> Result<Accepted, EnqueueError> {
+        if let Some(known) = self.batches.get(&batch.id) {
+            let (count, scheduled) = (known.count, known.scheduled);
+            return Ok(Accepted { batch: batch.id, count, scheduled, replayed: false });
+        }
         if let Some(key) = &batch.idempotency
             && let Some(answer) = self.replay(key, now)?
         {
             return Ok(answer);
-        }
-        if let Some(known) = self.batches.get(&batch.id) {
-            let (count, scheduled) = (known.count, known.scheduled);
-            return Ok(Accepted { batch: batch.id, count, scheduled, replayed: false });
         }
         let send_at = batch.send_at.filter(|at| *at > now);
         let count = u32::try_from(batch.recipients.len()).unwrap_or(u32::MAX);

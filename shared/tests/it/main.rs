@@ -1,0 +1,3 @@
+//! The queues against the suite that all of them pass.
+
+mod memory;
