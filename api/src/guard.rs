@@ -102,3 +102,52 @@ fn request_id(request: &ServiceRequest) -> Rc<str> {
         None => (&*uuid::Uuid::now_v7().simple().encode_lower(&mut [0; 32])).into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use actix_web::error::ErrorBadRequest;
+    use actix_web::http::header::CONTENT_TYPE;
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
+    use actix_web::{App, HttpResponse};
+    use serde_json::Value;
+    use shared::clock::SystemClock;
+    use shared::queue::memory::MemoryQueue;
+    use shared::settings::Settings;
+    use shared::shutdown::Shutdown;
+    use shared::template::TemplateStore;
+
+    use super::*;
+    use crate::Deps;
+
+    fn site() -> web::Data<Site> {
+        let env = [("MAIL_FROM".to_owned(), "noreply@example.com".to_owned())];
+        let settings = Settings::load(env).unwrap();
+        let clock = Arc::new(SystemClock);
+        web::Data::new(Site::new(Deps {
+            queue: Arc::new(MemoryQueue::new(settings.queue.limits.clone(), clock.clone())),
+            settings: Arc::new(settings),
+            templates: Arc::new(TemplateStore::open(None, "en").unwrap()),
+            clock,
+            shutdown: Shutdown::new(),
+            metrics: shared::metrics::recorder().unwrap().handle(),
+        }))
+    }
+
+    #[actix_web::test]
+    async fn error_of_the_framework_gets_our_form() {
+        let guarded = Guarded { access: Access::Open, meters: RouteMeters::new("/odd") };
+        let odd = async || Err::<HttpResponse, Error>(ErrorBadRequest("secret of the framework"));
+        let resource = web::resource("/odd").app_data(Rc::new(guarded)).get(odd).wrap(from_fn(guard));
+        let app = init_service(App::new().app_data(site()).service(resource)).await;
+        let request = TestRequest::get().uri("/odd").insert_header((HOST, "localhost"));
+        let response = call_service(&app, request.insert_header((REQUEST_ID, "abc")).to_request()).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(response.headers().get(CONTENT_TYPE).unwrap(), "application/problem+json");
+        let body: Value = read_body_json(response).await;
+        assert_eq!((&body["code"], &body["request_id"]), (&"malformed_json".into(), &"abc".into()));
+        assert!(!body.to_string().contains("secret"), "{body}");
+    }
+}

@@ -61,6 +61,17 @@ struct Site {
 }
 
 impl Site {
+    fn new(deps: Deps) -> Self {
+        Self {
+            keys: Keys::new(&deps.settings.auth),
+            composer: Composer::default(),
+            gauges: metrics::QueueGauges::default(),
+            jobs: metrics::JobMeters::new(),
+            renders: Arc::new(Semaphore::new(available_parallelism().map_or(2, NonZero::get))),
+            deps,
+        }
+    }
+
     /// Runs what takes CPU time off the threads that serve connections.
     async fn render<T: Send + 'static>(
         &self,
@@ -92,14 +103,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// # Errors
 /// When the listener cannot be used.
 pub fn build(deps: Deps, listener: TcpListener) -> std::io::Result<Server> {
-    let site = web::Data::new(Site {
-        keys: Keys::new(&deps.settings.auth),
-        composer: Composer::default(),
-        gauges: metrics::QueueGauges::default(),
-        jobs: metrics::JobMeters::new(),
-        renders: Arc::new(Semaphore::new(available_parallelism().map_or(2, NonZero::get))),
-        deps,
-    });
+    let site = web::Data::new(Site::new(deps));
     let stop_timeout = site.deps.settings.shutdown_timeout.as_secs();
     let server = HttpServer::new(move || {
         App::new()

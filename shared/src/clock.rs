@@ -30,6 +30,9 @@ impl Timestamp {
     /// # Errors
     /// When the text is not such a time; a time without an offset is refused.
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
+        if !is_rfc_3339(text) {
+            return Err(InvalidTime);
+        }
         text.parse::<jiff::Timestamp>().map(|t| Self(t.as_millisecond())).map_err(|_| InvalidTime)
     }
 
@@ -42,6 +45,28 @@ impl Timestamp {
     fn to_jiff(self) -> jiff::Timestamp {
         jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
+}
+
+/// Whether a text has the form of RFC 3339 §5.6. The parser behind takes more: ISO 8601's short forms, a time zone's
+/// name.
+fn is_rfc_3339(text: &str) -> bool {
+    let fits = |text: &str, form: &str| {
+        let fits = |(c, form): (u8, u8)| if form == b'0' { c.is_ascii_digit() } else { c == form };
+        text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+    };
+    let Some((time, rest)) = text.split_at_checked(19) else { return false };
+    let offset = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            let offset = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            if offset.len() == fraction.len() {
+                return false;
+            }
+            offset
+        }
+        None => rest,
+    };
+    fits(&time.to_ascii_uppercase(), "0000-00-00T00:00:00")
+        && (offset.eq_ignore_ascii_case("z") || fits(offset, "+00:00") || fits(offset, "-00:00"))
 }
 
 impl std::ops::Add<Duration> for Timestamp {
@@ -114,5 +139,33 @@ mod tests {
     fn time_without_an_offset_is_refused() {
         assert_eq!(Timestamp::parse("2026-11-24T09:00:00"), Err(InvalidTime));
         assert_eq!(Timestamp::parse("tomorrow"), Err(InvalidTime));
+    }
+
+    #[test]
+    fn only_the_form_of_rfc_3339_is_taken() {
+        for good in [
+            "2026-11-24T09:00:00Z",
+            "2026-11-24t09:00:00z",
+            "2026-11-24T09:00:00.5-00:00",
+            "2026-11-24T09:00:00.123456789+05:45",
+        ] {
+            assert!(Timestamp::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "2026-11-24",
+            "2026-11-24T09:00Z",
+            "20261124T090000Z",
+            "2026-11-24T09:00:00.Z",
+            "2026-11-24T09:00:00,5Z",
+            "2026-11-24T09:00:00+08",
+            "2026-11-24T09:00:00+0800",
+            "2026-11-24T09:00:00+08:00[Asia/Shanghai]",
+            "2026-11-24T25:00:00Z",
+            "2026-02-30T09:00:00Z",
+            "２026-11-24T09:00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse(bad), Err(InvalidTime), "{bad}");
+        }
     }
 }

@@ -2,41 +2,32 @@
 //!
 //! A 202 is given only after the queue has confirmed the whole batch.
 
+mod answer;
 mod dry_run;
 mod idempotency;
 mod render;
 
 use std::sync::Arc;
 
-use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
-use actix_web::web::{self, ReqData};
+use actix_web::web::{self, Bytes, ReqData};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::address::Address;
 use shared::clock::Timestamp;
-use shared::job::{BatchId, JobId, OnAmbiguous, Priority, Recipient, Status};
+use shared::job::{BatchId, OnAmbiguous, Priority, Recipient};
 use shared::message::{Body, Content};
-use shared::queue::{Accepted, EnqueueError, Idempotency, NewBatch};
+use shared::queue::{Accepted, Idempotency, NewBatch};
 use shared::settings::Backend;
 use shared::template::Bundle;
 
 use crate::Site;
 use crate::auth::Caller;
 use crate::guard::RequestId;
-use crate::problem::{Code, Fault, Problem, Rule};
+use crate::problem::{Code, Problem};
 use crate::request::{self, Wanted, WantedBody};
 
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-/// Seconds after which a full queue may have room: a worker's next replies.
-const RETRY_FULL: u32 = 5;
-
-/// Seconds after which a full schedule may have room.
-const RETRY_SCHEDULE_FULL: u32 = 60;
-
-/// Seconds after which a queue that did not answer may answer.
-const RETRY_UNAVAILABLE: u32 = 2;
+/// Octets of a body from which on it is parsed off the threads that serve connections.
+const LARGE: usize = 256 * 1024;
 
 pub(super) async fn send_event_email(
     site: web::Data<Site>,
@@ -67,7 +58,7 @@ fn refuse_while_stopping(site: &Site) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "The service is stopping and takes no new mail. Nothing was queued.";
-    Err(Problem::new(Code::QueueUnavailable, detail).retry_after(RETRY_FULL))
+    Err(Problem::new(Code::QueueUnavailable, detail).retry_after(answer::RETRY_STOPPING))
 }
 
 /// A request that keeps all rules.
@@ -83,17 +74,27 @@ struct Prepared {
     dry_run: bool,
 }
 
-async fn prepare(site: &Site, body: &[u8]) -> Result<Prepared, Problem> {
-    let settings = &site.deps.settings;
-    let now = site.deps.clock.now();
+/// What a body asks for, where it keeps the rules that its own words can break.
+fn read(site: &Site, body: &[u8], now: Timestamp) -> Result<Wanted, Problem> {
     let (draft, faults) = request::draft(body)?;
     let find = |id: &str, locale: Option<&str>| site.deps.templates.find(id, locale);
-    let mut wanted = request::check(draft, faults, &find, now)?;
+    Ok(request::check(draft, faults, &find, now)?)
+}
+
+async fn prepare(site: &web::Data<Site>, body: &Bytes) -> Result<Prepared, Problem> {
+    let settings = &site.deps.settings;
+    let now = site.deps.clock.now();
+    let mut wanted = if body.len() < LARGE {
+        read(site, body, now)?
+    } else {
+        let (reader, body) = (site.clone(), body.clone());
+        site.render(move || read(&reader, &body, now)).await??
+    };
     let limits = &settings.queue.limits;
     let is_later = wanted.send_at.is_some_and(|at| at > now);
     let max = if is_later { limits.max_scheduled } else { limits.max_queue_size };
     if wanted.recipients.len() as u64 > max {
-        return Err(too_large(wanted.recipients.len() as u64, max));
+        return Err(answer::too_large(wanted.recipients.len() as u64, max));
     }
     if let WantedBody::Template { template, data } = &wanted.body {
         let job = render::Job {
@@ -167,79 +168,11 @@ async fn accept(
         recipients: prepared.recipients,
         idempotency: key,
     };
-    let accepted = site.deps.queue.enqueue(batch).await.map_err(|error| refused(&error, has_key))?;
+    let accepted = site.deps.queue.enqueue(batch).await.map_err(|error| answer::refused(&error, has_key))?;
     if !accepted.replayed {
         site.jobs.accepted(accepted.count);
     }
     let Accepted { batch, count, replayed, .. } = accepted;
     tracing::debug!(request.id = %id.0, %batch, count, replayed, "accepted");
-    Ok(answer(accepted, &addresses))
-}
-
-fn too_large(count: u64, max: u64) -> Problem {
-    let message = format!("{count} recipients are more than the queue can ever hold ({max})");
-    Fault::new("/recipients", Rule::TooMany, message).into()
-}
-
-fn refused(error: &EnqueueError, has_key: bool) -> Problem {
-    match error {
-        EnqueueError::Full { used, max } => {
-            let detail = format!("{used} of {max} jobs are in the queue. Nothing was queued; try again.");
-            Problem::new(Code::QueueFull, detail).retry_after(RETRY_FULL)
-        }
-        EnqueueError::ScheduleFull { used, max } => {
-            let detail = format!("{used} of {max} jobs are scheduled. Nothing was queued; try again.");
-            Problem::new(Code::ScheduleFull, detail).retry_after(RETRY_SCHEDULE_FULL)
-        }
-        EnqueueError::TooLarge { count, max } => too_large(*count, *max),
-        EnqueueError::KeyReuse => {
-            let detail = "This Idempotency-Key was used with another body. Use a new one.";
-            Problem::new(Code::IdempotencyKeyReuse, detail)
-        }
-        EnqueueError::Unavailable(error) => {
-            tracing::warn!(%error, "the queue does not answer");
-            let detail = if has_key {
-                "The batch may have been queued. Repeat the request with the same Idempotency-Key."
-            } else {
-                "The batch may have been queued. With an Idempotency-Key, repeating the request would be harmless."
-            };
-            Problem::new(Code::QueueUnavailable, detail).retry_after(RETRY_UNAVAILABLE)
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    message: &'static str,
-    count: u32,
-    batch_id: BatchId,
-    jobs: Vec<AnsweredJob<'a>>,
-}
-
-#[derive(Serialize)]
-struct AnsweredJob<'a> {
-    id: JobId,
-    recipient: &'a str,
-    status: Status,
-}
-
-fn answer(accepted: Accepted, addresses: &[Address]) -> HttpResponse {
-    let status = if accepted.scheduled { Status::Scheduled } else { Status::Queued };
-    let jobs = (0..).zip(addresses).map(|(index, address)| AnsweredJob {
-        id: JobId { batch: accepted.batch, index },
-        recipient: address.as_str(),
-        status,
-    });
-    let answer = Answer {
-        message: "Jobs accepted for processing.",
-        count: accepted.count,
-        batch_id: accepted.batch,
-        jobs: jobs.collect(),
-    };
-    let mut response = HttpResponse::Accepted();
-    response.insert_header((LOCATION, format!("/v1/batches/{}", accepted.batch)));
-    if accepted.replayed {
-        response.insert_header((REPLAYED, HeaderValue::from_static("true")));
-    }
-    response.json(answer)
+    Ok(answer::accepted(accepted, &addresses))
 }

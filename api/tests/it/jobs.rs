@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::job::Reason;
-use shared::queue::Verdict;
+use shared::queue::{Consumer, ConsumerId, Verdict};
 
 use crate::support::{App, plain_but};
 
@@ -83,8 +83,8 @@ async fn queued_job_can_be_cancelled_once_and_a_sending_one_cannot() {
     assert_eq!((answer.status.as_u16(), &answer.body["status"]), (200, &json!("cancelled")));
     assert_eq!(app.post(&format!("/v1/jobs/{id}/cancel")).await.problem(), (409, "conflict", vec![]));
     let id = app.mail("b@example.com").await;
-    let me = shared::queue::ConsumerId::generate();
-    shared::queue::Consumer::claim(&*app.queue, &me, 1).await.unwrap();
+    let me = ConsumerId::generate();
+    Consumer::claim(&*app.queue, &me, 1).await.unwrap();
     assert_eq!(app.post(&format!("/v1/jobs/{id}/cancel")).await.problem(), (409, "conflict", vec![]));
 }
 
@@ -170,10 +170,10 @@ async fn queue_tells_its_ledger_and_stops_and_goes_on() {
         (&json!(true), &json!({"high": 0, "normal": 1, "bulk": 0}))
     );
     assert!(queue["oldest_seconds"]["normal"].is_u64() && queue["workers"]["alive"].is_u64());
-    app.work();
     let id = app.mail("b@example.com").await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(app.ledger().await["queued"], 2, "a paused queue hands out");
-    app.post("/v1/queue/resume").await;
+    let claimed = Consumer::claim(&*app.queue, &ConsumerId::generate(), 10).await.unwrap();
+    assert_eq!(claimed.len(), 0, "a paused queue hands out");
+    assert_eq!(app.post("/v1/queue/resume").await.body, json!({"paused": false}));
+    app.work();
     app.until_sent(&id).await;
 }

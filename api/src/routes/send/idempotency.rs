@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use shared::queue::{EnqueueError, Idempotency};
 
-use super::{answer, refused};
+use super::answer;
 use crate::Site;
 use crate::auth::Caller;
 use crate::problem::{Fault, Problem, Rule};
@@ -55,10 +55,12 @@ pub(super) async fn replay(
     body: &[u8],
 ) -> Result<Option<HttpResponse>, Problem> {
     match site.deps.queue.replay(key).await {
-        Ok(Some(accepted)) => Ok(request::recipients(body).map(|addresses| answer(accepted, &addresses))),
+        Ok(Some(accepted)) => {
+            Ok(request::recipients(body).map(|addresses| answer::accepted(accepted, &addresses)))
+        }
         // A body that breaks a rule is told its rules first.
         Ok(None) | Err(EnqueueError::KeyReuse) => Ok(None),
-        Err(error) => Err(refused(&error, true)),
+        Err(error) => Err(answer::refused(&error, true)),
     }
 }
 
