@@ -1,0 +1,273 @@
+//! A way to Redis that mends itself: a connection, or a pool of them, thrown away and opened anew when the server is
+//! gone, is no master any more, or has twice in a row not answered in time.
+//!
+//! A channel repeats a step only where the caller says that this is harmless. It never sends a blocking command.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
+use tokio::sync::Mutex;
+
+use super::address::{Address, CONNECT_TIMEOUT, REPLY_TIMEOUT, settings};
+use super::scripts::Call;
+use crate::queue::Unavailable;
+
+/// Pauses between attempts to open: the first, the longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Replies in a row that may fail to come before the connection is given up.
+const TIMEOUTS: u32 = 2;
+
+/// How many connections a pool has.
+const POOL_SIZE: usize = 8;
+
+/// Whether a step may be sent again when the connection broke under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Once: an exact replay changes nothing.
+    Once,
+    /// Never: the answer names jobs that a second one would not.
+    Never,
+}
+
+/// See the module.
+pub(super) struct Channel {
+    address: Arc<Address>,
+    pooled: bool,
+    /// A reply that takes longer shows that the server stood still.
+    slow: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    open: Option<Open>,
+    /// Counts what was opened, so that a fault of an old connection does not close a new one.
+    generation: u64,
+    timeouts: u32,
+    failures: u32,
+    /// When opening failed last, and how: told to everybody until the next attempt, so that nobody queues for it.
+    failed: Option<(Instant, RedisError)>,
+    /// Since when every reply has come in time.
+    unbroken_since: Option<Instant>,
+}
+
+enum Open {
+    Connection(MultiplexedConnection),
+    Pool(Pool),
+}
+
+/// A connection for one step.
+enum Lent {
+    Connection(MultiplexedConnection),
+    Pooled(deadpool_redis::Connection),
+}
+
+impl Channel {
+    /// One connection, shared by its users; opened when it is first needed.
+    pub(super) fn dedicated(address: &Arc<Address>) -> Self {
+        Self::new(address, false, REPLY_TIMEOUT)
+    }
+
+    /// The same, watched: see [`Self::unbroken_for`].
+    pub(super) fn watched(address: &Arc<Address>, slow: Duration) -> Self {
+        Self::new(address, false, slow)
+    }
+
+    /// A pool of connections.
+    pub(super) fn pooled(address: &Arc<Address>) -> Self {
+        Self::new(address, true, REPLY_TIMEOUT)
+    }
+
+    fn new(address: &Arc<Address>, pooled: bool, slow: Duration) -> Self {
+        Self {
+            address: Arc::clone(address),
+            pooled,
+            slow,
+            state: Mutex::new(State {
+                open: None,
+                generation: 0,
+                timeouts: 0,
+                failures: 0,
+                failed: None,
+                unbroken_since: None,
+            }),
+        }
+    }
+
+    /// Runs an operation.
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        call: &Call,
+        repeat: Repeat,
+    ) -> Result<T, Unavailable> {
+        self.try_call(call, repeat).await.map_err(|e| unavailable(call.name(), &e))
+    }
+
+    /// Runs an operation; for a caller that tells errors apart.
+    pub(super) async fn try_call<T: FromRedisValue>(
+        &self,
+        call: &Call,
+        repeat: Repeat,
+    ) -> Result<T, RedisError> {
+        match self.send(&call.by_sha(), repeat).await {
+            Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.send(&call.by_text(), repeat).await
+            }
+            other => other,
+        }
+    }
+
+    /// Runs a command that is no script.
+    pub(super) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, Unavailable> {
+        self.send(cmd, Repeat::Once).await.map_err(|e| unavailable("command", &e))
+    }
+
+    /// How long every reply has come within `slow`. None: there is no connection.
+    pub(super) async fn unbroken_for(&self) -> Option<Duration> {
+        self.state.lock().await.unbroken_since.map(|since| since.elapsed())
+    }
+
+    /// Changes whenever the connection is opened anew.
+    pub(super) async fn generation(&self) -> u64 {
+        self.state.lock().await.generation
+    }
+
+    async fn send<T: FromRedisValue>(&self, cmd: &Cmd, repeat: Repeat) -> Result<T, RedisError> {
+        match self.send_once(cmd).await {
+            // A connection that died while it was idle is noticed by the next command only.
+            Err(e) if repeat == Repeat::Once && is_lost(&e) => self.send_once(cmd).await,
+            other => other,
+        }
+    }
+
+    async fn send_once<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RedisError> {
+        let (mut connection, generation) = self.lend().await?;
+        let sent = Instant::now();
+        let reply = match &mut connection {
+            Lent::Connection(c) => c.req_packed_command(cmd).await,
+            Lent::Pooled(c) => c.req_packed_command(cmd).await,
+        };
+        let reply = reply.and_then(redis::Value::extract_error);
+        self.note(generation, sent.elapsed(), reply.as_ref().err()).await;
+        Ok(T::from_redis_value(reply?)?)
+    }
+
+    async fn lend(&self) -> Result<(Lent, u64), RedisError> {
+        let mut state = self.state.lock().await;
+        if state.open.is_none() {
+            let pause = BACK_OFF.0 * 2_u32.saturating_pow(state.failures.saturating_sub(1).min(10));
+            if let Some((at, e)) = &state.failed
+                && at.elapsed() < pause.min(BACK_OFF.1)
+            {
+                return Err(e.clone());
+            }
+            match self.open().await {
+                Ok(open) => {
+                    state.open = Some(open);
+                    state.generation += 1;
+                    (state.timeouts, state.failures, state.failed) = (0, 0, None);
+                    state.unbroken_since = Some(Instant::now());
+                }
+                Err(e) => {
+                    state.failures += 1;
+                    state.failed = Some((Instant::now(), e.clone()));
+                    return Err(e);
+                }
+            }
+        }
+        let generation = state.generation;
+        let pool = match &state.open {
+            Some(Open::Connection(connection)) => {
+                return Ok((Lent::Connection(connection.clone()), generation));
+            }
+            Some(Open::Pool(pool)) => pool.clone(),
+            None => return Err((ErrorKind::Client, "not connected").into()),
+        };
+        drop(state);
+        match pool.get().await {
+            Ok(connection) => Ok((Lent::Pooled(connection), generation)),
+            Err(e) => {
+                let e = match e {
+                    deadpool_redis::PoolError::Backend(e) => e,
+                    _ => std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
+                };
+                self.note(generation, Duration::ZERO, Some(&e)).await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Open, RedisError> {
+        if !self.pooled {
+            return self.address.connect(Some(REPLY_TIMEOUT)).await.map(Open::Connection);
+        }
+        let manager = Manager::new_with_config(self.address.master().await?, settings(Some(REPLY_TIMEOUT)))?;
+        let mut config = PoolConfig::new(POOL_SIZE);
+        config.timeouts = Timeouts {
+            wait: Some(REPLY_TIMEOUT),
+            create: Some(CONNECT_TIMEOUT),
+            recycle: Some(REPLY_TIMEOUT),
+        };
+        let pool =
+            Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build().map_err(|_| {
+                RedisError::from((ErrorKind::InvalidClientConfig, "the pool cannot be built"))
+            })?;
+        Ok(Open::Pool(pool))
+    }
+
+    async fn note(&self, generation: u64, took: Duration, fault: Option<&RedisError>) {
+        let mut state = self.state.lock().await;
+        if state.generation != generation {
+            return;
+        }
+        if took >= self.slow {
+            state.unbroken_since = Some(Instant::now());
+        }
+        let Some(fault) = fault else {
+            state.timeouts = 0;
+            return;
+        };
+        if fault.is_timeout() {
+            state.timeouts += 1;
+        }
+        if is_lost(fault) || state.timeouts >= TIMEOUTS {
+            state.open = None;
+            state.unbroken_since = None;
+        }
+    }
+}
+
+/// Whether an error means that this connection is of no more use: it is closed, or its server is not the one that
+/// takes writes for the queue.
+pub(super) fn is_lost(e: &RedisError) -> bool {
+    e.is_connection_dropped()
+        || e.is_connection_refusal()
+        || matches!(
+            e.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::ReadOnly
+                    | ServerErrorKind::Moved
+                    | ServerErrorKind::Ask
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::MasterDown
+            )
+        )
+        || e.code() == Some("UNBLOCKED")
+}
+
+/// As it is told to the caller: what was asked and what Redis said, without a key's or a user's name in it.
+pub(super) fn unavailable(what: &str, e: &RedisError) -> Unavailable {
+    let mut message = format!("{what}: {}", e.category());
+    if let Some(code) = e.code() {
+        message = format!("{message} {code}");
+    }
+    if let Some(detail) = e.detail() {
+        message = format!("{message} ({detail})");
+    } else if e.is_io_error() {
+        message = format!("{message} ({e})");
+    }
+    Unavailable { message }
+}

@@ -1,0 +1,201 @@
+//! The batches that arrive together share a call, and a lone one does not wait for others.
+//!
+//! While one call is on its way, later batches gather; the next call takes them all. Each is accepted or refused on
+//! its own. A call whose answer is lost is repeated until the deadline of its batches: a batch id that is known
+//! changes nothing.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::channel::{Channel, Repeat, is_lost, unavailable};
+use super::keys::Keys;
+use super::scripts::{self, Call};
+use crate::queue::{Accepted, EnqueueError, Limits, Unavailable};
+
+/// Jobs in one call, and so in one batch, at most.
+pub(super) const JOBS_A_CALL: usize = 1_000;
+
+/// The batches that wait for the next call.
+pub(super) struct Gathering {
+    waiting: Mutex<Vec<Waiting>>,
+    /// Held while a call is on its way.
+    flight: tokio::sync::Mutex<()>,
+    channel: Channel,
+    keys: Keys,
+    limits: Limits,
+    /// Templates that need not be sent along, as far as we know.
+    pub(super) known_bundles: Mutex<HashSet<String>>,
+}
+
+struct Waiting {
+    args: Vec<Vec<u8>>,
+    jobs: usize,
+    deadline: Instant,
+    answer: oneshot::Sender<Result<Answer, Unavailable>>,
+}
+
+/// What the script says of a batch.
+pub(super) enum Answer {
+    Accepted(Accepted),
+    Refused(EnqueueError),
+    NeedsContent,
+    NeedsBundle,
+}
+
+impl Gathering {
+    pub(super) fn new(channel: Channel, keys: Keys, limits: Limits) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            flight: tokio::sync::Mutex::default(),
+            channel,
+            keys,
+            limits,
+            known_bundles: Mutex::default(),
+        }
+    }
+
+    /// One batch through the next call.
+    pub(super) async fn submit(
+        self: &Arc<Self>,
+        args: Vec<Vec<u8>>,
+        jobs: usize,
+        deadline: Instant,
+    ) -> Result<Answer, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.waiting).push(Waiting { args, jobs, deadline, answer });
+        // A task of its own, since the caller may go away while others' batches are on their way with its.
+        tokio::spawn(Arc::clone(self).fly());
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(no_answer()),
+        }
+    }
+
+    /// Sends what has gathered, unless an earlier call has taken it.
+    async fn fly(self: Arc<Self>) {
+        let _flight = self.flight.lock().await;
+        let taken = self.take();
+        if !taken.is_empty() {
+            self.deliver(taken).await;
+        }
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        let mut waiting = lock(&self.waiting);
+        let mut jobs = 0;
+        let fitting = waiting
+            .iter()
+            .take_while(|w| {
+                jobs += w.jobs;
+                jobs <= JOBS_A_CALL
+            })
+            .count();
+        let fitting = fitting.max(1).min(waiting.len());
+        let mut taken: Vec<Waiting> = waiting.drain(..fitting).collect();
+        taken.retain(|w| !w.answer.is_closed());
+        taken
+    }
+
+    async fn deliver(&self, mut batches: Vec<Waiting>) {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            batches.retain(|w| !w.answer.is_closed() && w.deadline > Instant::now());
+            if batches.is_empty() {
+                return;
+            }
+            match self.send(&batches).await {
+                Ok(answers) => {
+                    for (batch, answer) in batches.into_iter().zip(answers) {
+                        give(batch, Ok(answer));
+                    }
+                    return;
+                }
+                Err(e) if may_pass(&e) => {
+                    tracing::debug!(error = %unavailable("enqueue", &e), "enqueue is repeated");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+                Err(e) if batches.len() == 1 || e.code() == Some("OOM") => {
+                    for batch in batches {
+                        give(batch, Err(unavailable("enqueue", &e)));
+                    }
+                    return;
+                }
+                // One of them is not digestible: each for itself.
+                Err(_) => {
+                    for batch in batches {
+                        let sent = self.send(std::slice::from_ref(&batch)).await;
+                        let answer = sent
+                            .map_err(|e| unavailable("enqueue", &e))
+                            .and_then(|mut answers| answers.pop().ok_or_else(no_answer));
+                        give(batch, answer);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn send(&self, batches: &[Waiting]) -> Result<Vec<Answer>, RedisError> {
+        let mut call = Call::new(&scripts::ENQUEUE, &self.keys)
+            .arg(self.limits.max_queue_size)
+            .arg(self.limits.max_scheduled)
+            .arg(batches.len());
+        for batch in batches {
+            for arg in &batch.args {
+                call.push(arg.as_slice());
+            }
+        }
+        let answers: Vec<Vec<Value>> = self.channel.try_call(&call, Repeat::Once).await?;
+        answers.iter().zip(batches).map(|(a, b)| read_answer(a, b.jobs)).collect()
+    }
+}
+
+fn give(batch: Waiting, answer: Result<Answer, Unavailable>) {
+    // A caller that went away has no use for it.
+    drop(batch.answer.send(answer));
+}
+
+pub(super) fn no_answer() -> Unavailable {
+    Unavailable { message: "enqueue: no answer in time; the batch may have been queued".to_owned() }
+}
+
+/// Whether the same call may succeed soon.
+fn may_pass(e: &RedisError) -> bool {
+    is_lost(e)
+        || e.is_io_error()
+        || matches!(e.kind(), ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain))
+}
+
+fn read_answer(answer: &[Value], jobs: usize) -> Result<Answer, RedisError> {
+    let number = |i: usize| answer.get(i).map_or(Ok(0), u64::from_redis_value_ref);
+    let word = answer.first().map_or(Ok(String::new()), String::from_redis_value_ref)?;
+    Ok(match word.as_str() {
+        "ok" => Answer::Accepted(Accepted {
+            batch: answer
+                .get(1)
+                .map_or(Ok(String::new()), String::from_redis_value_ref)?
+                .parse()
+                .map_err(|_| RedisError::from((ErrorKind::UnexpectedReturnType, "not a batch id")))?,
+            count: u32::try_from(number(2)?).unwrap_or(u32::MAX),
+            scheduled: number(3)? == 1,
+            replayed: number(4)? == 1,
+        }),
+        "full" => Answer::Refused(EnqueueError::Full { used: number(1)?, max: number(2)? }),
+        "schedule_full" => Answer::Refused(EnqueueError::ScheduleFull { used: number(1)?, max: number(2)? }),
+        "too_large" => Answer::Refused(EnqueueError::TooLarge { count: jobs as u64, max: number(1)? }),
+        "key_reuse" => Answer::Refused(EnqueueError::KeyReuse),
+        "need_content" => Answer::NeedsContent,
+        "need_bundle" => Answer::NeedsBundle,
+        _ => return Err((ErrorKind::UnexpectedReturnType, "not an answer of enqueue").into()),
+    })
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

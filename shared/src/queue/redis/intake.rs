@@ -1,0 +1,158 @@
+//! Acceptance: a batch as the enqueue script takes it, and content that is too large for a script.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::gathering::{Answer, JOBS_A_CALL, lock, no_answer};
+use super::{RedisQueue, stored};
+use crate::message::Body;
+use crate::queue::{Accepted, EnqueueError, Idempotency, Intake, NewBatch, Unavailable};
+use crate::template::Bundle;
+
+/// How long an answer is tried for before the caller is told that the batch may have been queued.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Content over this size travels on a connection of its own before the batch does: through a script it would stall
+/// everybody else.
+const LARGE: usize = 64 * 1024;
+
+/// How long content that was stored ahead waits for its batch.
+const STORED_AHEAD: Duration = Duration::from_mins(1);
+
+/// How many bundles are remembered as stored.
+const KNOWN_BUNDLES: usize = 1_000;
+
+/// The template's sources, and the name that the content gives them.
+fn template(batch: &NewBatch) -> Option<(&str, &Bundle)> {
+    match &batch.content.body {
+        Body::Template { bundle, .. } => Some((&bundle.0, batch.bundle.as_deref()?)),
+        Body::Html(_) => None,
+    }
+}
+
+fn json_or_nothing(value: &impl Serialize, nothing: bool) -> Result<Vec<u8>, serde_json::Error> {
+    if nothing { Ok(Vec::new()) } else { serde_json::to_vec(value) }
+}
+
+/// The arguments of a batch, in the order of `enqueue.lua`.
+fn arguments(batch: &NewBatch, content: &[u8], bundle: &[u8]) -> Result<Vec<Vec<u8>>, serde_json::Error> {
+    let text = |t: &str| t.as_bytes().to_vec();
+    let idempotency = batch.idempotency.as_ref();
+    let template = template(batch).map(|(hash, _)| hash).unwrap_or_default();
+    let mut args = vec![
+        text(&batch.id.to_string()),
+        text(batch.priority.as_str()),
+        batch.send_at.map(|at| text(&at.as_millis().to_string())).unwrap_or_default(),
+        text(batch.on_ambiguous.as_str()),
+        text(&batch.max_attempts.to_string()),
+        text(&batch.expire_after.as_millis().to_string()),
+        text(batch.content.from.address.domain()),
+        json_or_nothing(&batch.tags, batch.tags.is_empty())?,
+        json_or_nothing(&batch.metadata, batch.metadata.is_none())?,
+        content.to_vec(),
+        text(template),
+        bundle.to_vec(),
+        idempotency.map(|i| text(&i.key)).unwrap_or_default(),
+        idempotency.map(|i| text(&i.fingerprint)).unwrap_or_default(),
+        text(&idempotency.map_or(0, |i| i.keep.as_millis()).to_string()),
+        text(&batch.recipients.len().to_string()),
+    ];
+    for recipient in &batch.recipients {
+        args.push(serde_json::to_vec(recipient)?);
+    }
+    Ok(args)
+}
+
+impl RedisQueue {
+    /// Stores content ahead of its batch, to vanish unless the batch comes. Content that a batch has made lasting
+    /// stays so.
+    async fn store_ahead(&self, batch: &NewBatch, content: &[u8]) -> Result<(), Unavailable> {
+        let key = self.keys.content(batch.id);
+        let ms = u64::try_from(STORED_AHEAD.as_millis()).unwrap_or(u64::MAX);
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(content).arg("NX").arg("PX").arg(ms);
+        let fresh: Option<String> = self.bulk.command(&set).await?;
+        if fresh.is_none() {
+            let mut prolong = redis::cmd("PEXPIRE");
+            prolong.arg(&key).arg(ms).arg("XX");
+            self.bulk.command::<i64>(&prolong).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_enqueue(&self, batch: &NewBatch, deadline: Instant) -> Result<Accepted, EnqueueError> {
+        let content = stored::content(&batch.content).map_err(not_json)?;
+        let bundle = template(batch);
+        let large = content.len() > LARGE;
+        let inline: &[u8] = if large { &[] } else { &content };
+        let known = |hash: &str| lock(&self.gathering.known_bundles).contains(hash);
+        let mut send_bundle = bundle.is_some_and(|(hash, _)| !known(hash));
+        if large {
+            self.store_ahead(batch, &content).await?;
+        }
+        loop {
+            let sources = match (bundle, send_bundle) {
+                (Some((_, bundle)), true) => stored::bundle(bundle).map_err(not_json)?,
+                _ => Vec::new(),
+            };
+            let args = arguments(batch, inline, &sources).map_err(not_json)?;
+            match self.gathering.submit(args, batch.recipients.len(), deadline).await? {
+                Answer::Accepted(accepted) => {
+                    if let Some((hash, _)) = bundle {
+                        let mut known = lock(&self.gathering.known_bundles);
+                        if known.len() >= KNOWN_BUNDLES {
+                            known.clear();
+                        }
+                        known.insert(hash.to_owned());
+                    }
+                    return Ok(accepted);
+                }
+                Answer::Refused(refusal) => return Err(refusal),
+                Answer::NeedsContent => self.store_ahead(batch, &content).await?,
+                Answer::NeedsBundle => send_bundle = true,
+            }
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "handed to `map_err`")]
+fn not_json(e: serde_json::Error) -> Unavailable {
+    Unavailable { message: format!("the batch cannot be written as JSON: {e}") }
+}
+
+#[async_trait]
+impl Intake for RedisQueue {
+    async fn enqueue(&self, batch: NewBatch) -> Result<Accepted, EnqueueError> {
+        if batch.recipients.len() > JOBS_A_CALL {
+            return Err(EnqueueError::TooLarge {
+                count: batch.recipients.len() as u64,
+                max: JOBS_A_CALL as u64,
+            });
+        }
+        let deadline = Instant::now() + DEADLINE;
+        tokio::time::timeout_at(deadline, self.try_enqueue(&batch, deadline))
+            .await
+            .unwrap_or_else(|_| Err(no_answer().into()))
+    }
+
+    async fn replay(&self, idempotency: &Idempotency) -> Result<Option<Accepted>, EnqueueError> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.keys.idempotency(&idempotency.key));
+        let Some(text) = self.api.command::<Option<Vec<u8>>>(&get).await? else {
+            return Ok(None);
+        };
+        let first: stored::StoredAnswer = stored::read(&text).map_err(not_json)?;
+        if first.fingerprint != idempotency.fingerprint {
+            return Err(EnqueueError::KeyReuse);
+        }
+        Ok(Some(Accepted {
+            batch: first.batch,
+            count: first.count,
+            scheduled: first.scheduled,
+            replayed: true,
+        }))
+    }
+}
