@@ -68,7 +68,11 @@ fn start_api() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let env = [("MAIL_FROM", "noreply@example.com"), ("MAX_QUEUE_SIZE", "100000000")];
-    let settings = Settings::load(env.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+    let settings = Settings::load(
+        shared::settings::Program::Api,
+        env.map(|(name, value)| (name.to_owned(), value.to_owned())),
+    )
+    .unwrap();
     let clock = Arc::new(SystemClock);
     let deps = Deps {
         queue: Arc::new(MemoryQueue::new(settings.queue.limits.clone(), clock.clone())),

@@ -124,7 +124,7 @@ mod tests {
 
     fn site() -> web::Data<Site> {
         let env = [("MAIL_FROM".to_owned(), "noreply@example.com".to_owned())];
-        let settings = Settings::load(env).unwrap();
+        let settings = Settings::load(shared::settings::Program::Api, env).unwrap();
         let clock = Arc::new(SystemClock);
         web::Data::new(Site::new(Deps {
             queue: Arc::new(MemoryQueue::new(settings.queue.limits.clone(), clock.clone())),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use api::program;
+use shared::settings::Program;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -12,11 +13,11 @@ const ABOUT: &str =
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let begun = match shared::program::begin("emailer-api", ABOUT) {
+    let begun = match shared::program::begin(Program::Api, "emailer-api", ABOUT) {
         Ok(begun) => begun,
         Err(code) => return code,
     };
-    match program::run(begun).await {
+    match Box::pin(program::run(begun)).await {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -1,18 +1,16 @@
 //! What the program does from its settings to its end.
 
-use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use shared::clock::{Clock, SystemClock};
-use shared::metrics;
 use shared::program::{Begun, CLEAN, Findings, asked_to_stop};
-use shared::queue::Queue;
-use shared::queue::memory::MemoryQueue;
-use shared::settings::{Backend, Settings, TransportKind};
+use shared::queue::Ledger;
+use shared::settings::{Backend, Settings};
 use shared::shutdown::Shutdown;
 use shared::template::TemplateStore;
+use shared::{metrics, queue};
 use worker::{Drain, check};
 
 use crate::{Deps, build};
@@ -24,12 +22,10 @@ use crate::{Deps, build};
 pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
     let settings = Arc::new(begun.settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let queue: Arc<dyn Queue> = match settings.queue.backend {
-        Backend::Memory => Arc::new(MemoryQueue::new(settings.queue.limits.clone(), Arc::clone(&clock))),
-    };
     if begun.check {
-        return Ok(checked(&settings, &*queue).await);
+        return Ok(checked(&settings).await);
     }
+    let queue = queue::open(&settings.queue, Arc::clone(&clock), false).await?;
     let templates = &settings.templates;
     let templates = Arc::new(TemplateStore::open(templates.dir.as_deref(), &templates.default_locale)?);
     let _watching = templates.watch()?;
@@ -44,23 +40,25 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
     };
     let gathered = deps.metrics.clone();
     tokio::spawn(async move { metrics::upkeep(&gathered).await });
-    let listen = &settings.server.listen;
-    let place = (listen.host.trim_matches(['[', ']']), listen.port);
-    let listener = TcpListener::bind(place)
-        .with_context(|| format!("SERVER_HOST, SERVER_PORT: {}:{}", place.0, place.1))?;
+    let listener = settings.server.listen.bind().context("SERVER_HOST, SERVER_PORT")?;
     let address = listener.local_addr()?;
     let server = build(deps, listener)?;
     let handle = server.handle();
     let mut server = tokio::spawn(server);
-    let worker = worker::Deps {
-        settings: Arc::clone(&settings),
-        queue: Arc::clone(&queue),
-        clock,
-        shutdown: shutdown.clone(),
-        drain: Drain::SendDue,
-    };
-    worker::start(&worker)?;
-    tracing::info!(%address, queue = "memory", transport = transport(&settings), "ready");
+    let in_memory = matches!(settings.queue.backend, Backend::Memory);
+    if in_memory {
+        // Nobody else can.
+        worker::start(&worker::Deps {
+            settings: Arc::clone(&settings),
+            queue: Arc::clone(&queue),
+            clock,
+            shutdown: shutdown.clone(),
+            drain: Drain::SendDue,
+        })?;
+    }
+    check::tell_durability(&*queue).await;
+    let delivery = if in_memory { settings.transport() } else { "by emailer-worker".to_owned() };
+    tracing::info!(%address, queue = settings.queue.backend.name(), delivery, "ready");
     if settings.auth.disabled {
         tracing::warn!("auth.disabled: everybody who can reach this address can send");
     }
@@ -68,31 +66,30 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
         asked = asked_to_stop() => asked?,
         ended = &mut server => return Err(anyhow::anyhow!("the HTTP server ended: {ended:?}")),
     }
-    tracing::info!(timeout.secs = settings.shutdown_timeout.as_secs(), "stopping: sending what is due");
+    let what = if in_memory { "sending what is due" } else { "answering what has been asked" };
+    tracing::info!(timeout.secs = settings.shutdown_timeout.as_secs(), "stopping: {what}");
     let in_time = shutdown.drain(settings.shutdown_timeout).await;
     handle.stop(true).await;
-    let left = queue.stats().await?.ledger;
-    let lost = left.used() + left.scheduled;
-    if lost > 0 {
-        let (queued, retrying, sending, scheduled) =
-            (left.queued, left.retrying, left.sending, left.scheduled);
-        tracing::error!(queued, retrying, sending, scheduled, held = left.held, "lost with the memory queue");
+    if in_memory {
+        tell_lost(&queue.stats().await?.ledger);
     }
-    tracing::info!(in_time, sent = left.sent, "stopped");
+    tracing::info!(in_time, "stopped");
     Ok(ExitCode::from(CLEAN))
 }
 
-fn transport(settings: &Settings) -> String {
-    match settings.mail.transport {
-        TransportKind::Smtp => format!("{}:{}", settings.smtp.host, settings.smtp.port),
-        TransportKind::Outbox => "outbox".into(),
+/// What ends with the process.
+fn tell_lost(left: &Ledger) {
+    if left.used() + left.scheduled > 0 {
+        let Ledger { queued, retrying, sending, scheduled, held, .. } = left;
+        tracing::error!(queued, retrying, sending, scheduled, held, "lost with the memory queue");
     }
+    tracing::info!(left.sent, left.failed, "the memory queue ends");
 }
 
-async fn checked(settings: &Settings, queue: &dyn Queue) -> ExitCode {
+async fn checked(settings: &Settings) -> ExitCode {
     let mut findings = Findings::default();
     findings.note("settings", Ok("valid".into()));
-    check::queue(queue, &mut findings).await;
+    check::queue(&settings.queue, &mut findings).await;
     check::relay(settings, &mut findings).await;
     let templates =
         TemplateStore::open(settings.templates.dir.as_deref(), &settings.templates.default_locale);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::settings::{Settings, cli};
+use crate::settings::{Program, Settings, cli};
 use crate::telemetry;
 
 /// A clean stop.
@@ -25,9 +25,9 @@ pub struct Begun {
 ///
 /// # Errors
 /// The exit code, after `--help`, `--version` or a list of what is wrong has been printed.
-pub fn begin(name: &'static str, about: &'static str) -> Result<Begun, ExitCode> {
+pub fn begin(program: Program, name: &'static str, about: &'static str) -> Result<Begun, ExitCode> {
     let cli = cli::parse(name, about, std::env::args_os())?;
-    let settings = Settings::load(environment()).map_err(|error| refuse(&error))?;
+    let settings = Settings::load(program, environment()).map_err(|error| refuse(&error))?;
     telemetry::init(&settings.log);
     Ok(Begun { settings, check: cli.check })
 }

@@ -15,6 +15,10 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod memory;
+mod open;
+pub mod redis;
+
+pub use open::{OpenError, open};
 
 use std::fmt;
 use std::sync::Arc;

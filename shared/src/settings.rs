@@ -11,6 +11,7 @@ mod value;
 pub use catalogue::readme_table;
 pub use given::SettingsError;
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,15 @@ use secrecy::SecretString;
 use crate::address::Mailbox;
 use crate::queue::Limits;
 use crate::retry::RetryPolicy;
+
+/// Which program reads: what only the other one needs is not asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `emailer-api`.
+    Api,
+    /// `emailer-worker`.
+    Worker,
+}
 
 /// Everything that a program can be told.
 #[derive(Debug, Clone)]
@@ -123,6 +133,41 @@ pub enum AllowedFrom {
     Domains(Vec<String>),
 }
 
+impl Settings {
+    /// Where mail goes, in words.
+    #[must_use]
+    pub fn transport(&self) -> String {
+        match self.mail.transport {
+            TransportKind::Smtp => format!("{}:{}", self.smtp.host, self.smtp.port),
+            TransportKind::Outbox => "outbox".into(),
+        }
+    }
+}
+
+impl Listen {
+    /// Listens there.
+    ///
+    /// # Errors
+    /// With the place in words.
+    pub fn bind(&self) -> std::io::Result<TcpListener> {
+        let (host, port) = (self.host.trim_matches(['[', ']']), self.port);
+        let named =
+            |error: std::io::Error| std::io::Error::new(error.kind(), format!("{host}:{port}: {error}"));
+        TcpListener::bind((host, port)).map_err(named)
+    }
+}
+
+impl Backend {
+    /// The word in `queue.type`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
 impl AllowedFrom {
     /// Whether a request may send as this domain.
     #[must_use]
@@ -204,10 +249,21 @@ pub struct QueueSettings {
 }
 
 /// A backend and what it needs to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Backend {
     /// Inside the API's process.
     Memory,
+    /// Redis or Valkey.
+    Redis(Redis),
+}
+
+/// Redis: one server, several of a Cluster, or Sentinels.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `REDIS_URL`. Holds a password: never shown.
+    pub url: SecretString,
+    /// Runs on a Redis that may evict.
+    pub allow_unsafe: bool,
 }
 
 /// Templates.

@@ -2,20 +2,26 @@
 
 use std::process::ExitCode;
 
-use shared::program::{begin, refuse};
-use shared::settings::Backend;
+use shared::settings::Program;
+use worker::program;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ABOUT: &str =
     "Claims jobs from a queue that several processes share, sends them, acks them. Any number may run.";
 
-fn main() -> ExitCode {
-    match begin("emailer-worker", ABOUT) {
-        Err(code) => code,
-        Ok(begun) => match begun.settings.queue.backend {
-            Backend::Memory => refuse(
-                &"queue.type = memory: the memory queue lives inside emailer-api, which delivers its jobs itself; \
-                  there is nothing for a worker to claim. Run emailer-api alone.",
-            ),
-        },
+#[tokio::main]
+async fn main() -> ExitCode {
+    let begun = match shared::program::begin(Program::Worker, "emailer-worker", ABOUT) {
+        Ok(begun) => begun,
+        Err(code) => return code,
+    };
+    match Box::pin(program::run(begun)).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(shared::program::FAILED)
+        }
     }
 }

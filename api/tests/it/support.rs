@@ -75,7 +75,11 @@ pub(crate) fn serve(settings: Settings, queue: Arc<dyn Queue>, templates: Option
 pub(crate) fn settings(env: &[(&str, &str)]) -> Settings {
     let mut all = vec![("MAIL_FROM", "Emailer <noreply@example.com>"), ("MAIL_TRANSPORT", "outbox")];
     all.extend(env);
-    Settings::load(all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap()
+    Settings::load(
+        shared::settings::Program::Api,
+        all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())),
+    )
+    .unwrap()
 }
 
 impl App {

@@ -107,11 +107,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain(
         "max_queue_size",
         "MAX_QUEUE_SIZE",
-        "1000",
+        "1000 with `memory`, 100000 with `redis`",
         "jobs queued, retrying, sending or held; a request that would pass it gets 503, a batch larger than it 422",
     ),
     plain("jobs.max_scheduled", "JOBS_MAX_SCHEDULED", "100000", "scheduled jobs count here instead"),
-    plain("queue.type", "QUEUE_TYPE", "memory", "`memory`"),
+    plain(
+        "queue.type",
+        "QUEUE_TYPE",
+        "memory",
+        "`memory`: inside `emailer-api`, lost when it ends; `redis`: shared by any number of APIs and workers",
+    ),
     plain("queue.name", "QUEUE_NAME", "emailer", "name of the queue"),
     plain("queue.lease", "QUEUE_LEASE", "60s", "a job held longer without renewal belongs to a dead worker"),
     plain(
@@ -120,6 +125,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "= `max_queue_size`",
         "the smaller of the two holds",
     ),
+    secret(
+        "queue.redis.url",
+        "REDIS_URL",
+        "redis://127.0.0.1:6379",
+        "`redis://[user:password@]host[:port][/database]`, `rediss://` for TLS; several, comma-separated: a Cluster's nodes; `redis+sentinel://host:port,…/master`",
+    ),
+    plain("queue.redis.allow_unsafe", "REDIS_ALLOW_UNSAFE", "false", "run on a Redis that may evict"),
     plain("retry.max_retries", "RETRY_MAX_RETRIES", "3", "retries after the first attempt"),
     plain("retry.base_delay", "RETRY_BASE_DELAY", "1m", "delay before the first retry"),
     plain("retry.max_delay", "RETRY_MAX_DELAY", "30m", "longest delay, before jitter"),
@@ -166,8 +178,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("callback.", "CALLBACK_"),
     ("dkim.", "DKIM_"),
     ("otel.", "OTEL_EXPORTER_OTLP_ENDPOINT"),
-    ("queue.redis.", "REDIS_URL"),
-    ("queue.redis.", "REDIS_ALLOW_UNSAFE"),
     ("queue.nats.", "NATS_URL"),
 ];
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::read::Reader;
 use super::{
-    AllowedFrom, ApiKey, Auth, Backend, Credentials, Listen, Log, LogFormat, Mail, QueueSettings, Scope,
-    Server, Settings, SettingsError, Smtp, Templates, Tls, TransportKind, given, value,
+    AllowedFrom, ApiKey, Auth, Backend, Credentials, Listen, Log, LogFormat, Mail, Program, QueueSettings,
+    Redis, Scope, Server, Settings, SettingsError, Smtp, Templates, Tls, TransportKind, given, value,
 };
 use crate::address::{Address, Mailbox};
 use crate::queue::Limits;
@@ -23,14 +23,17 @@ const DAY: Duration = Duration::from_hours(24);
 const SHIPPED: &str = "shared/templates";
 
 impl Settings {
-    /// Reads the settings from an environment, and from the file that its `CONFIG_FILE` names.
+    /// Reads a program's settings from an environment, and from the file that its `CONFIG_FILE` names.
     ///
     /// # Errors
     /// [`SettingsError`] with everything that is wrong, by name.
-    pub fn load(env: impl IntoIterator<Item = (String, String)>) -> Result<Self, SettingsError> {
+    pub fn load(
+        program: Program,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
         let mut faults = Vec::new();
         let given = given::collect(env.into_iter().collect(), &mut faults);
-        let settings = settings(&mut Reader::new(&given, &mut faults));
+        let settings = settings(program, &mut Reader::new(&given, &mut faults));
         match (settings, faults.is_empty()) {
             (Some(settings), true) => Ok(settings),
             _ => Err(SettingsError { faults }),
@@ -38,7 +41,7 @@ impl Settings {
     }
 }
 
-fn settings(read: &mut Reader<'_>) -> Option<Settings> {
+fn settings(program: Program, read: &mut Reader<'_>) -> Option<Settings> {
     let max_workers = read.number("max_workers", 10, 1, 10_000);
     let smtp = smtp(read, max_workers);
     let mail = mail(read, &smtp);
@@ -49,8 +52,8 @@ fn settings(read: &mut Reader<'_>) -> Option<Settings> {
             _ => Err("a size from 1KiB to 1GiB is expected".into()),
         }),
     };
-    let auth = auth(read, &server.listen);
-    let queue = queue(read);
+    let auth = auth(program, read, &server.listen);
+    let queue = queue(program, read);
     let settings = Settings {
         max_workers,
         server,
@@ -186,7 +189,7 @@ impl Listen {
     }
 }
 
-fn auth(read: &mut Reader<'_>, listen: &Listen) -> Auth {
+fn auth(program: Program, read: &mut Reader<'_>, listen: &Listen) -> Auth {
     let disabled = read.flag("auth.disabled");
     let keys = match api_keys(read) {
         Ok(keys) => keys,
@@ -195,7 +198,7 @@ fn auth(read: &mut Reader<'_>, listen: &Listen) -> Auth {
             return Auth { keys: Vec::new(), disabled };
         }
     };
-    if keys.is_empty() && !disabled && !listen.is_loopback() {
+    if program == Program::Api && keys.is_empty() && !disabled && !listen.is_loopback() {
         let (host, name) = (read.name("server.host"), &listen.host);
         read.fault(format!(
             "{host} = {name:?} can be reached from elsewhere: API_KEYS is expected, or AUTH_DISABLED=true to run open on purpose"
@@ -262,12 +265,21 @@ fn api_key(name: &str, key: &str, scopes: Option<Vec<String>>) -> Result<ApiKey,
     Ok(ApiKey { name: name.to_owned(), key: SecretString::from(key.to_owned()), scopes })
 }
 
-fn queue(read: &mut Reader<'_>) -> QueueSettings {
+fn queue(program: Program, read: &mut Reader<'_>) -> QueueSettings {
+    let redis = redis(read);
     let backend = read.parsed("queue.type", Backend::Memory, |text| match text.to_lowercase().as_str() {
         "memory" => Ok(Backend::Memory),
-        "redis" | "nats" => Err("not supported yet; memory is".into()),
-        _ => Err("memory is expected".into()),
+        "redis" => Ok(Backend::Redis(redis.clone())),
+        "nats" => Err("not supported yet; memory and redis are".into()),
+        _ => Err("memory or redis is expected".into()),
     });
+    if let (Program::Worker, Backend::Memory) = (program, &backend) {
+        let name = read.name("queue.type");
+        read.fault(format!(
+            "{name} = \"memory\": that queue lives inside emailer-api, which delivers its jobs itself, so that there is \
+             nothing for a worker to claim; run emailer-api alone, or set redis for both"
+        ));
+    }
     let name = read.parsed("queue.name", "emailer".to_owned(), |text| {
         let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         if is_plain && text.len() <= 64 {
@@ -276,10 +288,14 @@ fn queue(read: &mut Reader<'_>) -> QueueSettings {
             Err("up to 64 letters, digits, - and _ are expected".into())
         }
     });
-    let max_queue_size = read.number("max_queue_size", 1_000, 1, 100_000_000);
+    let default_size = if matches!(backend, Backend::Memory) { 1_000 } else { 100_000 };
+    let max_queue_size = read.number("max_queue_size", default_size, 1, 100_000_000);
     let buffer_size = read.number("queue.memory.buffer_size", max_queue_size, 1, 100_000_000);
     let limits = Limits {
-        max_queue_size: max_queue_size.min(buffer_size),
+        max_queue_size: match backend {
+            Backend::Memory => max_queue_size.min(buffer_size),
+            Backend::Redis(_) => max_queue_size,
+        },
         max_scheduled: read.number("jobs.max_scheduled", 100_000, 0, 100_000_000),
         lease: read.parsed("queue.lease", MINUTE, |text| match value::duration(text)? {
             lease if lease >= Duration::from_secs(1) => Ok(lease),
@@ -290,6 +306,14 @@ fn queue(read: &mut Reader<'_>) -> QueueSettings {
         retain: read.number("jobs.retain", 100_000, 0, 100_000_000),
     };
     QueueSettings { backend, name, limits }
+}
+
+fn redis(read: &mut Reader<'_>) -> Redis {
+    let url = read.secret("queue.redis.url").unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned().into());
+    if let Err(wrong) = crate::queue::redis::check_url(&url) {
+        read.bad("queue.redis.url", &wrong.to_string());
+    }
+    Redis { url, allow_unsafe: read.flag("queue.redis.allow_unsafe") }
 }
 
 fn retry(read: &mut Reader<'_>) -> RetryPolicy {

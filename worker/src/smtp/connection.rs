@@ -400,7 +400,7 @@ mod tests {
     async fn stalled(relay: &lab::relay::Relay) -> Connection {
         let env = [("MAIL_FROM", "a@b.c"), ("SMTP_HOST", "127.0.0.1"), ("SMTP_TLS", "implicit")];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut smtp = shared::settings::Settings::load(env).unwrap().smtp;
+        let mut smtp = shared::settings::Settings::load(shared::settings::Program::Api, env).unwrap().smtp;
         smtp.port = relay.addr().port();
         smtp.ca_file = relay.ca_file();
         let mut connection = super::super::Connector::try_new(Arc::new(smtp)).unwrap().open().await.unwrap();

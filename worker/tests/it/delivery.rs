@@ -31,7 +31,11 @@ struct Bench {
 
 fn settings(smtp: Smtp) -> Settings {
     let env = [("MAIL_FROM", "sender@example.org")];
-    let mut settings = Settings::load(env.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+    let mut settings = Settings::load(
+        shared::settings::Program::Api,
+        env.map(|(name, value)| (name.to_owned(), value.to_owned())),
+    )
+    .unwrap();
     settings.retry.base_delay = DELAY;
     settings.retry.jitter = 0.0;
     settings.max_workers = 4;

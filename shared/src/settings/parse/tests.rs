@@ -4,7 +4,7 @@ use super::super::catalogue::SETTINGS;
 use super::*;
 
 fn load(env: &[(&str, &str)]) -> Result<Settings, SettingsError> {
-    Settings::load(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    Settings::load(Program::Api, env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
 }
 
 fn faults(env: &[(&str, &str)]) -> Vec<String> {
@@ -76,7 +76,7 @@ fn every_fault_is_listed_by_the_name_it_was_given_by() {
         "MAIL_FROM = \"nobody\": an address is expected, a@b.c or Name <a@b.c>",
         "EMAIL_SMPT_HOST is not a setting; is EMAIL_SMTP_HOST meant?",
         "LOG_LEVEL = \"LOUD\": DEBUG, INFO, WARNING, ERROR or a filter such as worker=debug,info is expected",
-        "QUEUE_TYPE = \"kafka\": memory is expected",
+        "QUEUE_TYPE = \"kafka\": memory or redis is expected",
         "TEMPLATES_DIR = \"/no/such/folder\": a folder that exists is expected",
     ] {
         assert!(faults.iter().any(|fault| fault == expected), "{expected}\nis not in {faults:#?}");
@@ -92,7 +92,7 @@ fn every_fault_is_listed_by_the_name_it_was_given_by() {
 fn unknown_key_of_a_file_suggests_the_nearest() {
     let file = file(
         ".yaml",
-        "mail: {from: a@b.c}\nsmtp: {hots: x}\nmax_worker: 3\nfoo: 1\nqueue: {redis: {url: x}}\n",
+        "mail: {from: a@b.c}\nsmtp: {hots: x}\nmax_worker: 3\nfoo: 1\nqueue: {nats: {url: x}}\n",
     );
     let mut faults = faults(&[("CONFIG_FILE", file.path().to_str().unwrap())]);
     faults.sort();
@@ -101,7 +101,7 @@ fn unknown_key_of_a_file_suggests_the_nearest() {
         [
             "foo is not a setting; --help lists them all",
             "max_worker is not a setting; is max_workers meant?",
-            "queue.redis.url is not supported yet; remove it",
+            "queue.nats.url is not supported yet; remove it",
             "smtp.hots is not a setting; is smtp.host meant?",
         ]
     );
@@ -112,9 +112,9 @@ fn what_is_not_built_is_refused_and_not_ignored() {
     for (name, value) in [
         ("DKIM_DOMAIN", "x"),
         ("EMAIL_CALLBACK_URL", "x"),
-        ("REDIS_URL", "x"),
+        ("NATS_URL", "x"),
         ("SMTP_RATE_LIMIT", "1/1m"),
-        ("QUEUE_TYPE", "redis"),
+        ("QUEUE_TYPE", "nats"),
     ] {
         let faults = faults(&[("MAIL_FROM", "a@b.c"), (name, value)]);
         assert!(
@@ -122,6 +122,31 @@ fn what_is_not_built_is_refused_and_not_ignored() {
             "{faults:?}"
         );
     }
+}
+
+#[test]
+fn redis_is_told_where_it_is_and_holds_more() {
+    let given = [("MAIL_FROM", "a@b.c"), ("QUEUE_TYPE", "redis"), ("QUEUE_MEMORY_BUFFER_SIZE", "5")];
+    let settings = load(&given).unwrap();
+    let Backend::Redis(redis) = settings.queue.backend else { panic!("it is not Redis") };
+    assert_eq!((redis.url.expose_secret(), redis.allow_unsafe), ("redis://127.0.0.1:6379", false));
+    assert_eq!(settings.queue.limits.max_queue_size, 100_000);
+    let faults = faults(&[("MAIL_FROM", "a@b.c"), ("REDIS_URL", "http://u:secret@h")]);
+    assert!(faults.len() == 1 && faults[0].starts_with("REDIS_URL: "), "{faults:?}");
+    assert!(!faults[0].contains("secret"), "{faults:?}");
+}
+
+#[test]
+fn worker_is_asked_for_what_it_needs_and_no_more() {
+    let load = |env: &[(&str, &str)]| {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::load(Program::Worker, env)
+    };
+    // Where the API listens, and who may call it, is not its affair.
+    load(&[("MAIL_FROM", "a@b.c"), ("QUEUE_TYPE", "redis"), ("SERVER_HOST", "0.0.0.0")]).unwrap();
+    let faults = load(&[]).unwrap_err().faults;
+    assert!(faults.iter().any(|fault| fault.starts_with("QUEUE_TYPE = \"memory\"")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.starts_with("MAIL_FROM")), "{faults:?}");
 }
 
 #[test]
