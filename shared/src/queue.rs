@@ -249,6 +249,17 @@ pub struct Settlement {
     pub detail: String,
 }
 
+impl Settlement {
+    /// What a job's timeline says of it: the attempt, what the relay said, and what the worker adds.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut parts = vec![format!("attempt {}", self.attempt)];
+        parts.extend(self.reply.as_ref().map(ToString::to_string));
+        parts.extend(Some(self.detail.clone()).filter(|detail| !detail.is_empty()));
+        parts.join(": ")
+    }
+}
+
 /// What becomes of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -56,11 +56,14 @@ impl Consumer {
         let mut answering_since = Instant::now();
         let mut next_reclaim = Instant::now() + lease;
         let mut must_reconcile = false;
-        while let Some(permits) = self.permits().await {
+        while let Some(mut permits) = self.permits().await {
             let round = async {
                 if must_reconcile {
-                    self.reconcile().await?;
+                    self.reconcile(&mut permits).await?;
                     must_reconcile = false;
+                    if permits.is_empty() {
+                        return Ok(Round::Claimed);
+                    }
                 }
                 if next_reclaim <= Instant::now() && answering_since.elapsed() >= lease {
                     next_reclaim = Instant::now() + lease.mul_f64(0.25 * (0.8 + 0.4 * rand::random::<f64>()));
@@ -153,8 +156,9 @@ impl Consumer {
         Ok(Round::Claimed)
     }
 
-    /// Runs what the queue says is ours and we do not know of: claims whose answer was lost.
-    async fn reconcile(&self) -> Result<(), Unavailable> {
+    /// Runs what the queue says is ours and we do not know of: claims whose answer was lost. It takes from the permits of
+    /// the round first: nobody else can give those back.
+    async fn reconcile(&self, permits: &mut Vec<OwnedSemaphorePermit>) -> Result<(), Unavailable> {
         // What is in hand before the question may be settled before the answer; what comes in hand after it is not
         // lost either.
         let before: HashSet<_> = self.leases.jobs().into_iter().collect();
@@ -167,8 +171,13 @@ impl Consumer {
         }
         tracing::warn!(jobs = unknown.len(), "found jobs of claims whose answer was lost");
         for delivery in unknown {
-            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
-                break;
+            let permit = match permits.pop() {
+                Some(permit) => permit,
+                // The others are with jobs in hand, and come back with their ends.
+                None => match Arc::clone(&self.permits).acquire_owned().await {
+                    Ok(permit) => permit,
+                    Err(_) => break,
+                },
             };
             self.hand_over(vec![delivery], asked_at, vec![permit]);
         }

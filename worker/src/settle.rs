@@ -138,6 +138,7 @@ impl Settler {
 
     async fn tell(&self, batch: &[Settlement]) {
         let mut pause = Duration::from_millis(50);
+        let mut is_repeated = false;
         let results = loop {
             match self.queue.settle(&self.me, batch).await {
                 Ok(results) => break results,
@@ -148,6 +149,7 @@ impl Settler {
                         return;
                     }
                     tracing::warn!(%error, settlements = batch.len(), "the queue does not take settlements; they are kept");
+                    is_repeated = true;
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -157,18 +159,22 @@ impl Settler {
         let jobs: Vec<_> = batch.iter().map(|settlement| settlement.job).collect();
         self.leases.end_all(&jobs);
         for (settlement, settled) in batch.iter().zip(results) {
-            self.note(settlement, settled);
+            self.note(settlement, settled, is_repeated);
         }
         self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
         self.flushed.notify_waiters();
     }
 
-    fn note(&self, settlement: &Settlement, settled: Settled) {
+    fn note(&self, settlement: &Settlement, settled: Settled, is_repeated: bool) {
         match settled {
             Settled::Done => self.meters.settled(&settlement.verdict),
             Settled::Late => {
                 tracing::warn!(job = %settlement.job, "sent by a worker that had lost the job; it is sent all the same");
                 self.meters.settled(&Verdict::Sent);
+            }
+            Settled::Lost if is_repeated => {
+                tracing::debug!(job = %settlement.job, "the queue had taken a settlement whose answer was lost");
+                self.meters.settled(&settlement.verdict);
             }
             Settled::Lost => {
                 tracing::warn!(job = %settlement.job, "a settlement came too late: the job is not this worker's any more");

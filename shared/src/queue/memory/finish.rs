@@ -10,7 +10,7 @@ impl State {
         if self.holds(me, end.job) != Some(end.receipt) {
             return if end.verdict == Verdict::Sent { self.late_success(end, now) } else { Settled::Lost };
         }
-        let detail = detail(end);
+        let detail = end.in_words();
         if let Some(job) = self.jobs.get_mut(&end.job) {
             if let Some(reply) = &end.reply {
                 job.last_reply = Some(Box::new(reply.clone()));
@@ -68,7 +68,7 @@ impl State {
                 // A person's word stands, though the mail went out; that it did is noted, once.
                 if let Some(job) = self.jobs.get_mut(&end.job).filter(|job| !job.timeline.iter().any(is_late))
                 {
-                    job.note(now, LATE, detail(end));
+                    job.note(now, LATE, end.in_words());
                 }
                 return Settled::Lost;
             }
@@ -80,7 +80,7 @@ impl State {
             job.reason = None;
             job.reclaims = 0;
             job.marked = false;
-            job.note(now, Status::Sent.as_str(), format!("{}; a late answer", detail(end)));
+            job.note(now, Status::Sent.as_str(), format!("{}; a late answer", end.in_words()));
         });
         Settled::Late
     }
@@ -197,12 +197,4 @@ const LATE: &str = "late_success";
 
 fn is_late(entry: &TimelineEntry) -> bool {
     entry.event == LATE
-}
-
-/// A settlement in words.
-fn detail(end: &Settlement) -> String {
-    let mut parts = vec![format!("attempt {}", end.attempt)];
-    parts.extend(end.reply.as_ref().map(ToString::to_string));
-    parts.extend(Some(end.detail.clone()).filter(|detail| !detail.is_empty()));
-    parts.join(": ")
 }

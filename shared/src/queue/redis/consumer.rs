@@ -174,14 +174,7 @@ fn delivery(job: JobId, row: &DeliveryRow, batch: &BatchRow, shared: &Shared) ->
 
 /// The arguments of a settlement, in the order of `settle.lua`.
 fn push_settlement(call: &mut Call, settlement: &Settlement) -> Result<(), Unavailable> {
-    // Without words of the worker's own, the reply speaks.
-    let mut detail = match &settlement.reply {
-        Some(reply) if settlement.detail.is_empty() => reply.to_string(),
-        _ => settlement.detail.clone(),
-    };
-    if !detail.is_empty() {
-        detail = serde_json::to_string(&detail).map_err(unreadable)?;
-    }
+    let detail = serde_json::to_string(&settlement.in_words()).map_err(unreadable)?;
     let reply = settlement.reply.as_ref().map(serde_json::to_string);
     let reply = reply.transpose().map_err(unreadable)?;
     let (verdict, extra) = match settlement.verdict {

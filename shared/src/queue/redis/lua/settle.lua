@@ -3,7 +3,7 @@
 -- taken wherever the job now is, since the message has gone out.
 -- KEYS[1] the queue's prefix
 -- ARGV    consumer, then for each: job id, receipt (stream id/reclaims), attempt, verdict (sent, retry, release, fail, hold), delay ms | reason | '',
---         relay | '', last reply (JSON) | '', detail (JSON string) | ''
+--         relay | '', last reply (JSON) | '', detail (JSON string)
 -- returns for each 'done', 'late' or 'lost'
 
 local me = ARGV[1]
