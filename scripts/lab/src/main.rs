@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use lab::chaos;
 use lab::load::{self, Asked};
 use lab::sink::Sink;
 use lab::wire::{self, Wire};
@@ -26,6 +27,8 @@ enum Lab {
     Wire(WireArgs),
     #[command(subcommand)]
     Floor(Floor),
+    /// Breaks a running fleet in every way, and counts every mail; fails where a promise is broken
+    Chaos(Chaos),
 }
 
 /// What nothing can beat
@@ -37,6 +40,37 @@ enum Floor {
         #[arg(long)]
         port: u16,
     },
+}
+
+#[derive(Args)]
+struct Chaos {
+    /// Chooses the faults; without: a new one, which is printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long faults go on
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Workers
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+    /// Requests a second
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
+    /// When Redis writes to disk: every second (then it is restarted cleanly), or always (then it is killed)
+    #[arg(long, value_enum, default_value = "everysec")]
+    fsync: Fsync,
+    /// The folder of emailer-api and emailer-worker
+    #[arg(long, default_value = "target/release")]
+    programs: PathBuf,
+    /// An empty folder for logs and Redis' files; without, they are removed at the end
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Fsync {
+    Everysec,
+    Always,
 }
 
 #[derive(Args)]
@@ -116,6 +150,7 @@ fn main() -> anyhow::Result<()> {
         Lab::Load(args) => runtime.block_on(run_load(args)),
         Lab::Sink(listen) => runtime.block_on(run_sink(&listen)),
         Lab::Wire(args) => runtime.block_on(run_wire(&args)),
+        Lab::Chaos(args) => runtime.block_on(run_chaos(args)),
         // The API's own runtime: one worker a core, as the API itself has.
         Lab::Floor(Floor::Http { port }) => {
             actix_web::rt::System::new().block_on(floor::serve(loopback(port)))?;
@@ -140,6 +175,32 @@ async fn run_wire(args: &WireArgs) -> anyhow::Result<()> {
     };
     let wire = Wire::start(loopback(args.listen.port), args.to, plan).await.context("--port")?;
     wire.serve_control(loopback(args.listen.control)).await.context("--control")
+}
+
+async fn run_chaos(args: Chaos) -> anyhow::Result<()> {
+    let plan = chaos::Plan {
+        seed: args.seed.unwrap_or_else(rand::random),
+        time: Duration::from_secs(args.seconds),
+        workers: args.workers,
+        rate: args.rate,
+        fsync: match args.fsync {
+            Fsync::Everysec => chaos::Fsync::Everysec,
+            Fsync::Always => chaos::Fsync::Always,
+        },
+        programs: args.programs,
+        logs: args.logs,
+    };
+    let mut out = std::io::stdout();
+    writeln!(out, "seed                  {}", plan.seed)?;
+    let verdict = chaos::run(&plan).await?;
+    writeln!(out, "{verdict}")?;
+    let faults = verdict.faults();
+    for fault in &faults {
+        writeln!(out, "BROKEN  {fault}")?;
+    }
+    anyhow::ensure!(faults.is_empty(), "{} promises are broken, with seed {}", faults.len(), plan.seed);
+    writeln!(out, "every promise was kept")?;
+    Ok(())
 }
 
 async fn run_load(args: Load) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! It announces PIPELINING and answers all commands of one read in one write, so that what is measured is the
 //! client. It keeps no message; it refuses nothing but a broken sequence. No TLS, no AUTH: the scripted
-//! [`crate::relay`] has those.
+//! [`crate::relay`] has those. Its [`Faults`] make it slow and cut connections behind a final dot.
 
 mod protocol;
 
@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -56,11 +57,29 @@ pub struct Arrival {
     pub message_id: String,
 }
 
+/// What it does wrong on purpose.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// The wait before the answer to a final dot.
+    pub delay: Duration,
+    /// So many of the next messages are taken, and the connection ends without the answer.
+    pub cut_taken: u32,
+    /// So many after them are not taken, and the connection ends all the same.
+    pub cut_untaken: u32,
+}
+
+/// What becomes of a message.
+enum Fate {
+    Answer(Duration),
+    Cut,
+}
+
 #[derive(Default)]
 struct Tally {
     counts: Counts,
     seen: HashSet<String>,
     arrivals: Vec<Arrival>,
+    faults: Faults,
 }
 
 impl Tally {
@@ -81,9 +100,24 @@ impl Tally {
         }
     }
 
+    /// Takes a message, or does not, as the faults will have it.
+    fn receive(&mut self, taken: Taken) -> Fate {
+        if self.faults.cut_taken > 0 {
+            self.faults.cut_taken -= 1;
+        } else if self.faults.cut_untaken > 0 {
+            self.faults.cut_untaken -= 1;
+            return Fate::Cut;
+        } else {
+            self.record(taken);
+            return Fate::Answer(self.faults.delay);
+        }
+        self.record(taken);
+        Fate::Cut
+    }
+
     fn reset(&mut self) {
         let open = self.counts.open;
-        *self = Self::default();
+        *self = Self { faults: self.faults.clone(), ..Self::default() };
         self.counts.open = open;
         self.counts.peak = open;
     }
@@ -132,6 +166,11 @@ impl Sink {
     #[must_use]
     pub fn arrivals(&self) -> Vec<Arrival> {
         lock(&self.shared).arrivals.clone()
+    }
+
+    /// Changes what it does wrong.
+    pub fn change(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut lock(&self.shared).faults);
     }
 
     /// Forgets what came.
@@ -209,7 +248,17 @@ async fn session(mut socket: TcpStream, shared: &Shared) -> std::io::Result<()> 
         if socket.read_buf(&mut input).await? == 0 {
             return Ok(());
         }
-        protocol.advance(&mut input, &mut replies, |taken| lock(shared).record(taken));
+        let (mut delay, mut is_cut) = (Duration::ZERO, false);
+        protocol.advance(&mut input, &mut replies, |taken| match lock(shared).receive(taken) {
+            Fate::Answer(after) => delay = delay.max(after),
+            Fate::Cut => is_cut = true,
+        });
+        if is_cut {
+            return Ok(());
+        }
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         socket.write_all(&replies).await?;
         replies.clear();
         if protocol.is_over() {
