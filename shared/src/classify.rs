@@ -85,9 +85,10 @@ pub fn classify(failure: &Failure, sender_requested: bool) -> Meaning {
     if failure.stale && failure.stage == Stage::Mail && is_spent {
         return Meaning::Reconnect;
     }
-    let rule = RULES.iter().find(|rule| rule.fits(failure.stage, reply));
+    let text = words(&reply.text);
+    let rule = RULES.iter().find(|rule| rule.fits(failure.stage, reply, &text));
     let meaning = match (rule, failure.stage) {
-        (Some(rule), _) => rule.meaning(reply, sender_requested),
+        (Some(rule), _) => rule.meaning(&text, sender_requested),
         (None, Stage::Connect | Stage::Tls | Stage::Greeting | Stage::Ehlo | Stage::Auth) => {
             Meaning::RelayDown
         }
@@ -105,8 +106,24 @@ pub fn classify(failure: &Failure, sender_requested: bool) -> Meaning {
 /// Whether a reply says that the connection has carried all the messages that it may: a new one is all it takes.
 #[must_use]
 pub fn is_message_limit(reply: &Reply) -> bool {
-    let rule = RULES.iter().find(|rule| rule.fits(Stage::Mail, reply));
+    let text = words(&reply.text);
+    let rule = RULES.iter().find(|rule| rule.fits(Stage::Mail, reply, &text));
     rule.is_some_and(|rule| matches!(rule.means, Word::MessageLimit))
+}
+
+impl Meaning {
+    /// What it means when it is so the second time, on a new connection and command by command: MAIL with the
+    /// configured sender is the same for every message, so that a relay which does not understand it is the fault of
+    /// none. 555 is about a parameter, which a message may bring.
+    #[must_use]
+    pub fn after_two_tries(self, failure: &Failure, sender_requested: bool) -> Self {
+        match (self, failure.stage, &failure.cause) {
+            (Self::OurFault, Stage::Mail, Cause::Reply(reply)) if !sender_requested && reply.code != 555 => {
+                Self::RelayDown
+            }
+            (meaning, ..) => meaning,
+        }
+    }
 }
 
 fn without_reply(failure: &Failure) -> Meaning {
@@ -121,13 +138,15 @@ fn without_reply(failure: &Failure) -> Meaning {
 
 fn mail(reply: &Reply, sender_requested: bool) -> Meaning {
     match reply.code {
-        500 | 501 | 503 | 504 | 555 => Meaning::OurFault,
         530 => Meaning::RelayDown,
         552 => Meaning::Rejected,
         _ if reply.enhanced.is_some_and(|code| code.class == 5 && code.subject == 7)
             && !is_about_sender(reply) =>
         {
             Meaning::RelayDown
+        }
+        500 | 501 | 503 | 504 | 555 if reply.enhanced.is_none_or(|code| code.subject == 5) => {
+            Meaning::OurFault
         }
         _ if reply.is_permanent() && sender_requested => Meaning::Rejected,
         // The configured sender is refused: that is so for every message, and no message's fault.
@@ -185,6 +204,8 @@ enum Word {
     Throttled,
     Deferred,
     Rejected,
+    /// The relay takes nothing from us.
+    RelayDown,
     /// The sender is refused: the message's matter where the request named it, else the relay's.
     Sender,
     /// No more messages on this connection. On a new one: throttled.
@@ -203,27 +224,34 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
 });
 
 impl Rule {
-    fn fits(&self, stage: Stage, reply: &Reply) -> bool {
+    fn fits(&self, stage: Stage, reply: &Reply, text: &str) -> bool {
         let here = if self.stages.is_empty() { stage >= Stage::Mail } else { self.stages.contains(&stage) };
         if !here || !(self.codes.is_empty() || self.codes.contains(&reply.code)) || reply.code < 400 {
             return false;
         }
-        let text = reply.text.to_lowercase();
         reply.enhanced.is_some_and(|code| self.enhanced.contains(&code))
             || self.any.iter().any(|part| text.contains(part))
     }
 
-    fn meaning(&self, reply: &Reply, sender_requested: bool) -> Meaning {
+    fn meaning(&self, text: &str, sender_requested: bool) -> Meaning {
         match self.means {
-            Word::Throttled | Word::MessageLimit => Meaning::Throttled {
-                wait: said_wait(&reply.text).unwrap_or(Duration::from_secs(self.wait_s)),
-            },
+            Word::Throttled | Word::MessageLimit => {
+                Meaning::Throttled { wait: said_wait(text).unwrap_or(Duration::from_secs(self.wait_s)) }
+            }
             Word::Deferred => Meaning::Deferred,
             Word::Rejected => Meaning::Rejected,
+            Word::RelayDown => Meaning::RelayDown,
             Word::Sender if sender_requested => Meaning::Rejected,
             Word::Sender => Meaning::RelayDown,
         }
     }
+}
+
+/// A reply's text in lower case, without the addresses that it repeats: what their owners chose as a name says nothing
+/// of the relay.
+fn words(text: &str) -> String {
+    let is_end = |c: char| c.is_whitespace() || "<>()[]\",;:'".contains(c);
+    text.to_lowercase().split_inclusive(is_end).filter(|word| !word.contains('@')).collect()
 }
 
 /// The longest wait that a reply is believed: a day.
@@ -276,6 +304,50 @@ mod tests {
 
     const fn throttled(secs: u64) -> Meaning {
         Meaning::Throttled { wait: Duration::from_secs(secs) }
+    }
+
+    #[test]
+    fn address_in_a_reply_says_nothing_of_the_relay() {
+        let text = "5.1.1 <throttle-24hour@slow-down.example>: Recipient address rejected: User unknown";
+        assert_eq!(classify(&heard(Stage::Rcpt, 550, text), false), Rejected);
+        let text = "4.7.1 <a@b.example>: rate limit, wait 30 seconds";
+        assert_eq!(classify(&heard(Stage::Rcpt, 450, text), false), throttled(30));
+    }
+
+    #[test]
+    fn account_that_has_sent_its_day_is_no_full_mailbox() {
+        for stage in [Stage::Rcpt, Stage::Dot] {
+            let text = "5.4.5 Daily sending quota exceeded. For more information on Gmail";
+            assert_eq!(classify(&heard(stage, 550, text), false), throttled(3_600));
+        }
+        assert_eq!(classify(&heard(Stage::Rcpt, 552, "mailbox quota exceeded"), false), Deferred);
+    }
+
+    #[test]
+    fn login_that_is_wanted_at_mail_is_the_relay_s_matter_whatever_the_code() {
+        for (code, text) in [
+            (503, "5.5.1 Error: authentication required"),
+            (503, "Error: need EHLO and AUTH first !"),
+            (501, "5.7.1 not permitted"),
+            (553, "authentication is required"),
+            (530, "5.7.0 Must issue a STARTTLS command first"),
+        ] {
+            for requested in [false, true] {
+                assert_eq!(classify(&heard(Stage::Mail, code, text), requested), RelayDown, "{code} {text}");
+            }
+        }
+        // The configured sender, with a code that else means syntax.
+        let refused = heard(Stage::Mail, 501, "5.1.7 Bad sender address");
+        assert_eq!((classify(&refused, false), classify(&refused, true)), (RelayDown, Rejected));
+    }
+
+    #[test]
+    fn what_the_relay_does_not_understand_twice_is_no_message_s_fault_where_it_is_the_same_for_all() {
+        let odd = heard(Stage::Mail, 501, "syntax error");
+        assert_eq!(OurFault.after_two_tries(&odd, false), RelayDown);
+        assert_eq!(OurFault.after_two_tries(&odd, true), OurFault);
+        assert_eq!(OurFault.after_two_tries(&heard(Stage::Mail, 555, "x"), false), OurFault);
+        assert_eq!(OurFault.after_two_tries(&heard(Stage::Rcpt, 501, "x"), false), OurFault);
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub struct NotBuilt {
     pub message: String,
 }
 
+impl NotBuilt {
+    /// Building it panicked.
+    pub(crate) fn panicked() -> Self {
+        not_built("building the message panicked".to_owned())
+    }
+}
+
 /// The parts of a message, before they are encoded.
 #[derive(Debug)]
 struct Parts<'a> {

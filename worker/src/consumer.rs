@@ -162,7 +162,6 @@ impl Consumer {
         // What is in hand before the question may be settled before the answer; what comes in hand after it is not
         // lost either.
         let before: HashSet<_> = self.leases.jobs().into_iter().collect();
-        let asked_at = Instant::now();
         let held = self.deps.queue.held_by(&self.me).await?;
         let unknown: Vec<Delivery> =
             held.into_iter().filter(|delivery| !before.contains(&delivery.job)).collect();
@@ -170,7 +169,11 @@ impl Consumer {
             return Ok(());
         }
         tracing::warn!(jobs = unknown.len(), "found jobs of claims whose answer was lost");
-        for delivery in unknown {
+        // Their leases began when they were claimed, whenever that was.
+        let jobs: Vec<_> = unknown.iter().map(|delivery| delivery.job).collect();
+        let asked_at = Instant::now();
+        let lost = self.deps.queue.extend(&self.me, &jobs).await?;
+        for delivery in unknown.into_iter().filter(|delivery| !lost.contains(&delivery.job)) {
             let permit = match permits.pop() {
                 Some(permit) => permit,
                 // The others are with jobs in hand, and come back with their ends.

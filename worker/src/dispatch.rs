@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -16,11 +17,27 @@ pub(crate) struct Dispatch<T> {
 
 struct State<T> {
     waiting: VecDeque<T>,
-    /// Sessions that wait with an open connection; the last used is the last.
-    warm: Vec<oneshot::Sender<T>>,
-    /// Sessions that wait without one.
-    cold: Vec<oneshot::Sender<T>>,
+    /// Sessions that wait, by how willingly an item is given to them.
+    sessions: [Vec<Waiter<T>>; 3],
+    /// Tells waiters apart.
+    last: u64,
     closed: bool,
+}
+
+struct Waiter<T> {
+    number: u64,
+    sender: oneshot::Sender<T>,
+}
+
+/// Who waits, in the order in which they are served; of each kind the last that came first.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// With an open connection.
+    Warm,
+    /// Without one.
+    Cold,
+    /// With one that is busy: what it takes goes behind another message.
+    Ahead,
 }
 
 /// What waiting brought.
@@ -36,8 +53,8 @@ pub(crate) enum Next<T> {
 
 impl<T> Dispatch<T> {
     pub(crate) fn new() -> Self {
-        let state = State { waiting: VecDeque::new(), warm: Vec::new(), cold: Vec::new(), closed: false };
-        Self { state: Mutex::new(state) }
+        let sessions = [Vec::new(), Vec::new(), Vec::new()];
+        Self { state: Mutex::new(State { waiting: VecDeque::new(), sessions, last: 0, closed: false }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -47,9 +64,9 @@ impl<T> Dispatch<T> {
     /// Gives an item to a waiting session, or keeps it for the next that asks.
     pub(crate) fn send(&self, mut item: T) {
         let mut state = self.state();
-        while let Some(session) = state.warm.pop().or_else(|| state.cold.pop()) {
+        while let Some(session) = state.sessions.iter_mut().find_map(Vec::pop) {
             // One that has stopped waiting hands the item back.
-            match session.send(item) {
+            match session.sender.send(item) {
                 Ok(()) => return,
                 Err(back) => item = back,
             }
@@ -69,7 +86,16 @@ impl<T> Dispatch<T> {
 
     /// The next item. `until` says until when the caller keeps its open connection; none: it has none.
     pub(crate) async fn next(&self, until: Option<Instant>) -> Next<T> {
-        let mut receiver = {
+        self.wait(if until.is_some() { Kind::Warm } else { Kind::Cold }, until).await
+    }
+
+    /// An item that no idle session could send now, if one comes in time.
+    pub(crate) async fn next_ahead(&self, at_most: Duration) -> Next<T> {
+        self.wait(Kind::Ahead, Some(Instant::now() + at_most)).await
+    }
+
+    async fn wait(&self, kind: Kind, until: Option<Instant>) -> Next<T> {
+        let (number, mut receiver) = {
             let mut state = self.state();
             if let Some(item) = state.waiting.pop_front() {
                 return Next::Item(item);
@@ -78,15 +104,17 @@ impl<T> Dispatch<T> {
                 return Next::Closed;
             }
             let (sender, receiver) = oneshot::channel();
-            let idle = if until.is_some() { &mut state.warm } else { &mut state.cold };
-            idle.push(sender);
-            receiver
+            state.last += 1;
+            let number = state.last;
+            state.sessions[kind as usize].push(Waiter { number, sender });
+            (number, receiver)
         };
         tokio::select! {
             item = &mut receiver => return item.map_or(Next::Closed, Next::Item),
             () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
         }
         receiver.close();
+        self.state().sessions[kind as usize].retain(|waiter| waiter.number != number);
         // It may have come just now.
         receiver.try_recv().map_or(Next::Idle, Next::Item)
     }
@@ -95,15 +123,13 @@ impl<T> Dispatch<T> {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.warm.clear();
-        state.cold.clear();
+        state.sessions.iter_mut().for_each(Vec::clear);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -130,6 +156,19 @@ mod tests {
         let got: Vec<_> = futures::future::join_all(sessions).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(got, [Next::Item(3), Next::Item(2), Next::Item(1)]);
         assert_eq!((dispatch.waiting(), dispatch.try_next()), (1, Some(4)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn session_that_looks_ahead_is_served_last_and_leaves_nothing_behind() {
+        let dispatch = Arc::new(Dispatch::new());
+        let (idle, ahead) = (Arc::clone(&dispatch), Arc::clone(&dispatch));
+        let cold = tokio::spawn(async move { idle.next(None).await });
+        let ahead = tokio::spawn(async move { ahead.next_ahead(Duration::from_millis(5)).await });
+        settled().await;
+        dispatch.send(1);
+        assert_eq!(cold.await.unwrap(), Next::Item(1));
+        assert_eq!(ahead.await.unwrap(), Next::Idle);
+        assert!(dispatch.state().sessions.iter().all(Vec::is_empty));
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,9 +24,11 @@ mod session;
 mod settle;
 pub mod smtp;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use shared::clock::Clock;
 use shared::queue::{ConsumerId, Queue};
 use shared::settings::{Settings, TransportKind};
@@ -135,16 +137,22 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     };
     for _ in 0..connections {
         match &connector {
-            Some(connector) => shutdown.spawn(Line::new(desk.clone(), connector.clone()).run()),
-            None => shutdown.spawn(desk.clone().keep_all()),
+            Some(connector) => {
+                let (desk, connector) = (desk.clone(), connector.clone());
+                shutdown.spawn(again(move || Line::new(desk.clone(), connector.clone()).run()));
+            }
+            None => {
+                let desk = desk.clone();
+                shutdown.spawn(again(move || desk.clone().keep_all()));
+            }
         }
     }
     if let Some(connector) = connector {
-        shutdown.spawn(Arc::clone(&relay).watch(connector, done.clone()));
+        shutdown.spawn(vital("relay", Arc::clone(&relay).watch(connector, done.clone())));
     }
-    shutdown.spawn(lease::renew(Arc::clone(&leases), done.clone()));
-    shutdown.spawn(maintain::run(Arc::clone(queue), done.clone()));
-    shutdown.spawn(Arc::clone(&settler).run());
+    shutdown.spawn(vital("leases", lease::renew(Arc::clone(&leases), done.clone())));
+    shutdown.spawn(vital("maintenance", maintain::run(Arc::clone(queue), done.clone())));
+    shutdown.spawn(vital("settler", Arc::clone(&settler).run()));
     let consumer = Consumer {
         me: me.clone(),
         deps: deps.clone(),
@@ -157,11 +165,27 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     };
     let end =
         End { me, deps: deps.clone(), settler: Arc::clone(&settler), leases: Arc::clone(&leases), done };
-    shutdown.spawn(async move {
+    let consume = async move {
         consumer.run().await;
         end.close().await;
-    });
+    };
+    shutdown.spawn(vital("consumer", consume));
     Ok(Worker { settler, leases })
+}
+
+/// A session that panics loses its message to the next holder, and begins anew.
+async fn again<F: Future<Output = ()>>(mut session: impl FnMut() -> F) {
+    while AssertUnwindSafe(session()).catch_unwind().await.is_err() {
+        tracing::error!("a session panicked: its job is taken over when its lease ends; it begins anew");
+    }
+}
+
+/// A worker without this task would hold jobs and do nothing: it is better dead, and its jobs with others.
+async fn vital(task: &str, run: impl Future<Output = ()>) {
+    if AssertUnwindSafe(run).catch_unwind().await.is_err() {
+        tracing::error!(task, "panicked: the process ends");
+        std::process::abort();
+    }
 }
 
 /// The last things: what was settled is told to the queue, the consumer is taken off its list.

@@ -4,7 +4,7 @@
 //! first connection after a start or a pause logs in alone; no job pays for a relay that is down.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use shared::classify::{Failure, Meaning, classify};
@@ -39,6 +39,8 @@ pub(crate) struct Relay {
     paused_now: Notify,
     /// Whether a connection has logged in since the start or the last pause.
     proven: AtomicBool,
+    /// Pauses since the relay took a message.
+    pauses: AtomicU32,
     /// Held by the connection that logs in alone.
     alone: Mutex<()>,
 }
@@ -70,6 +72,7 @@ impl Relay {
             untold: AtomicBool::new(false),
             paused_now: Notify::new(),
             proven: AtomicBool::new(false),
+            pauses: AtomicU32::new(0),
             alone: Mutex::new(()),
         }
     }
@@ -101,9 +104,15 @@ impl Relay {
         if self.is_paused() {
             return Err(NotOpen::Paused);
         }
-        let connection = self.open_now(connector).await?;
-        self.proven.store(true, Ordering::Release);
-        Ok(connection)
+        let connection = self.open_now(connector).await;
+        // Said before the next one may try: a wrong password is tried once.
+        if let Err(NotOpen::Failed(failure)) = &connection
+            && classify(failure, false) == Meaning::RelayDown
+        {
+            self.down(failure.last_reply()).await;
+        }
+        self.proven.store(connection.is_ok(), Ordering::Release);
+        connection
     }
 
     async fn open_now(&self, connector: &Connector) -> Result<Connection, NotOpen> {
@@ -115,7 +124,25 @@ impl Relay {
 
     /// The relay cannot be used: it is paused and probed.
     pub(crate) async fn down(&self, reply: LastReply) {
-        self.pause(PauseCause::Down, FIRST_PROBE.min(self.smtp.probe_max), 0, reply).await;
+        // One that answers probes and then refuses every message is left alone for longer each time.
+        let probes = if self.is_paused() {
+            self.pauses.load(Ordering::Relaxed).saturating_sub(1)
+        } else {
+            self.pauses.fetch_add(1, Ordering::Relaxed)
+        };
+        self.pause(PauseCause::Down, self.before_probe(probes), probes, reply).await;
+    }
+
+    /// The pause before a probe, when so many have been in vain.
+    fn before_probe(&self, probes: u32) -> Duration {
+        FIRST_PROBE.saturating_mul(2u32.saturating_pow(probes.min(16))).min(self.smtp.probe_max)
+    }
+
+    /// The relay has taken a message.
+    pub(crate) fn took_one(&self) {
+        if self.pauses.load(Ordering::Relaxed) > 0 {
+            self.pauses.store(0, Ordering::Relaxed);
+        }
     }
 
     /// The relay wants us to slow down.
@@ -164,9 +191,14 @@ impl Relay {
     /// Follows what the fleet knows of the relay and probes it when that is due, until the worker is done.
     pub(crate) async fn watch(self: Arc<Self>, connector: Connector, done: CancellationToken) {
         loop {
-            self.look(&connector).await;
-            let until = self.pause.borrow().as_ref().map(|pause| pause.until.since(self.clock.now()));
-            let wait = until.unwrap_or(LOOK).clamp(Duration::from_millis(10), LOOK);
+            tokio::select! {
+                () = self.look(&connector) => {}
+                () = done.cancelled() => return,
+            }
+            // A pause that is over, and still there, is another process' to end: it probes.
+            let left = self.pause.borrow().as_ref().map(|pause| pause.until.since(self.clock.now()));
+            let left = left.filter(|left| !left.is_zero());
+            let wait = left.unwrap_or(LOOK).clamp(Duration::from_millis(10), LOOK);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.paused_now.notified() => {}
@@ -226,8 +258,7 @@ impl Relay {
 
     async fn probe_failed(&self, pause: &RelayPause, failure: &Failure) {
         let probes = pause.probes.saturating_add(1);
-        let doubled =
-            FIRST_PROBE.saturating_mul(2u32.saturating_pow(probes.min(16))).min(self.smtp.probe_max);
+        let doubled = self.before_probe(probes);
         let wait = match classify(failure, false) {
             Meaning::Throttled { wait } => wait.max(doubled),
             _ => doubled,

@@ -4,6 +4,7 @@
 //! one before. What always holds: no content goes out without a confirmed lease and, where `on_ambiguous` is `hold`,
 //! a mark; every delivery that is taken is settled or, when its lease is lost, let go of.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use shared::queue::{Settlement, Verdict};
 use shared::reply::{LastReply, Reply, Stage};
 use tokio::time::Instant;
 
-use crate::compose::{Composer, Letter};
+use crate::compose::{Composer, Letter, NotBuilt};
 use crate::decide::{Case, verdict};
 use crate::dispatch::{Dispatch, Next};
 use crate::lease::{Held, Leases};
@@ -31,6 +32,9 @@ const AGE: Duration = Duration::from_mins(10);
 
 /// A relay that takes longer for an answer is far away.
 const FAR: Duration = Duration::from_millis(2);
+
+/// How long a session waits for a job that is just being claimed, at most: the relay waits for content meanwhile.
+const LONGEST_LOOK: Duration = Duration::from_millis(20);
 
 /// What all sessions share.
 #[derive(Clone)]
@@ -74,7 +78,9 @@ impl Desk {
             self.settle(held, Verdict::Release, None, why);
             return None;
         }
-        match self.composer.compose(delivery) {
+        // Whatever a message does to a library ends that message, and not the session.
+        let composed = catch_unwind(AssertUnwindSafe(|| self.composer.compose(delivery)));
+        match composed.unwrap_or_else(|_| Err(NotBuilt::panicked())) {
             Ok(letter) => Some(Item { held, letter, _busy: self.meters.busy() }),
             Err(not_built) => {
                 tracing::error!(job = %delivery.job, reason = %not_built.reason, "failed: {not_built}");
@@ -87,6 +93,7 @@ impl Desk {
 
     pub(crate) fn sent(&self, held: Held, reply: Option<LastReply>) {
         self.meters.attempt(Outcome::Sent);
+        self.relay.took_one();
         self.meters.sent_after(held.delivery.accepted_at, self.deps.clock.now());
         tracing::debug!(job = %held.delivery.job, attempt = held.delivery.attempt, "sent");
         self.settle(held, Verdict::Sent, reply, "");
@@ -133,8 +140,13 @@ impl Desk {
     pub(crate) async fn keep_all(self) {
         while let Next::Item(held) = self.jobs.next(None).await {
             let Some(item) = self.prepare(held) else { continue };
-            if !self.leases.confirm(item.held.delivery.job).await {
-                continue;
+            match self.confirm(&item).await {
+                Ok(()) => {}
+                Err(End::HandBack(why)) => {
+                    self.settle(item.held, Verdict::Release, None, why);
+                    continue;
+                }
+                Err(_) => continue,
             }
             let message = shared::queue::KeptMessage {
                 job: item.held.delivery.job,
@@ -277,11 +289,13 @@ impl Line {
                 End::Lost => return ahead,
                 End::Failed(failure) => failure,
             };
-            let meaning = classify(&failure, item.held.delivery.content.from_requested);
+            let from_requested = item.held.delivery.content.from_requested;
+            let meaning = classify(&failure, from_requested);
             match meaning {
                 Meaning::Reconnect if !reconnected => reconnected = true,
                 Meaning::OurFault if !sequential => sequential = true,
                 _ => {
+                    let meaning = meaning.after_two_tries(&failure, from_requested);
                     self.desk.failed(item, &failure, meaning).await;
                     return ahead;
                 }
@@ -320,12 +334,12 @@ impl Line {
                 return if lost { End::Lost } else { End::HandBack("the worker stops") };
             }
         }
+        if ahead.is_none() && open.connection.looks_ahead() && !self.desk.hands_back() {
+            *ahead = self.desk.look_ahead(open.answer_took).await;
+        }
         if let Err(end) = self.desk.may_go_out(item).await {
             open.connection.abandon();
             return end;
-        }
-        if ahead.is_none() && open.connection.looks_ahead() && !self.desk.hands_back() {
-            *ahead = self.desk.look_ahead(open.answer_took).await;
         }
         let began = Instant::now();
         let handed = tokio::select! {
@@ -390,10 +404,16 @@ impl Desk {
     async fn may_begin(&self, item: &Item) -> Result<(), End> {
         if self.relay.is_paused() {
             Err(End::HandBack("the relay is paused"))
-        } else if !self.leases.confirm(item.held.delivery.job).await {
-            Err(End::Lost)
         } else {
-            Ok(())
+            self.confirm(item).await
+        }
+    }
+
+    /// Whether the job is still ours. A stop does not wait for a queue that does not answer.
+    async fn confirm(&self, item: &Item) -> Result<(), End> {
+        tokio::select! {
+            is_ours = self.leases.confirm(item.held.delivery.job) => is_ours.then_some(()).ok_or(End::Lost),
+            () = self.deps.shutdown.over() => Err(End::HandBack("the worker stops")),
         }
     }
 
@@ -403,7 +423,7 @@ impl Desk {
         let held = match self.jobs.try_next() {
             Some(held) => held,
             None if answer_took < FAR => return None,
-            None => match self.jobs.next(Some(Instant::now() + answer_took / 10)).await {
+            None => match self.jobs.next_ahead((answer_took / 10).min(LONGEST_LOOK)).await {
                 Next::Item(held) => held,
                 Next::Idle | Next::Closed => return None,
             },
@@ -414,9 +434,7 @@ impl Desk {
     /// The last look before content goes out: the lease is fresh and, where it must be, the queue knows.
     async fn may_go_out(&self, item: &Item) -> Result<(), End> {
         let job = item.held.delivery.job;
-        if !self.leases.confirm(job).await {
-            return Err(End::Lost);
-        }
+        self.confirm(item).await?;
         if item.held.delivery.on_ambiguous == OnAmbiguous::Hold {
             match self.leases.mark(job).await {
                 Ok(true) => {}

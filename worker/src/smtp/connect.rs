@@ -207,6 +207,7 @@ impl Connector {
             });
         }
         // What lettre makes of the answer decides nothing: the handle has it.
+        session.handle.be_patient(self.relay.command_timeout);
         drop(session.smtp.command(Starttls).await);
         match hear(&mut session.smtp, &session.handle, Stage::Tls).await {
             Some(reply) if reply.code == 220 => {}
@@ -239,6 +240,7 @@ impl Connector {
         let mut command = Auth::new(mechanism, credentials.clone(), None).map_err(odd)?;
         for _ in 0..CHALLENGES {
             tracing::debug!(stage = %Stage::Auth, "AUTH, its payload not shown");
+            handle.be_patient(self.relay.command_timeout);
             let challenge = session.smtp.command(command).await;
             match (hear(&mut session.smtp, &handle, Stage::Auth).await, challenge) {
                 (Some(reply), _) if reply.code == 235 => return Ok(()),

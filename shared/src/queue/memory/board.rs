@@ -31,6 +31,10 @@ impl Board {
             }
             if before.cause == pause.cause {
                 pause.since = before.since;
+                if pause.cause == PauseCause::Throttled {
+                    // Of two waits the longer one holds.
+                    pause.until = pause.until.max(before.until);
+                }
             }
         }
         self.paused.insert(relay.to_owned(), Paused { pause: pause.clone(), probe: None });
