@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use shared::clock::{Clock, SystemClock};
@@ -11,9 +12,13 @@ use shared::settings::{Backend, Settings};
 use shared::shutdown::Shutdown;
 use shared::template::TemplateStore;
 use shared::{metrics, queue};
+use tokio::time::{Instant, timeout_at};
 use worker::{Drain, check};
 
 use crate::{Deps, build};
+
+/// What answers that are being written get, when the time for the stop is over.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Runs until it is asked to stop; a soft stop sends what is due within `shutdown.timeout`.
 ///
@@ -68,8 +73,12 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
     }
     let what = if in_memory { "sending what is due" } else { "answering what has been asked" };
     tracing::info!(timeout.secs = settings.shutdown_timeout.as_secs(), "stopping: {what}");
+    let end = Instant::now() + settings.shutdown_timeout;
     let in_time = shutdown.drain(settings.shutdown_timeout).await;
-    handle.stop(true).await;
+    // Answers that are on their way get what is left of the time.
+    if timeout_at(end.max(Instant::now() + LAST_ANSWERS), handle.stop(true)).await.is_err() {
+        handle.stop(false).await;
+    }
     if in_memory {
         tell_lost(&queue.stats().await?.ledger);
     }

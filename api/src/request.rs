@@ -18,11 +18,22 @@ pub(crate) use check::{Wanted, WantedBody, check};
 pub(crate) use draft::Draft;
 pub(crate) use walk::recipients;
 
+/// Values of a body, at most: 1,000 recipients with 200 of their own each.
+const VALUES: usize = 200_000;
+
 /// What a body says, by type; with the faults of type where there are some.
 pub(crate) fn draft(body: &[u8]) -> Result<(Draft, Faults), Problem> {
-    let error = match serde_json::from_slice::<Draft>(body) {
-        Ok(draft) => return Ok((draft, Faults::default())),
-        Err(error) => error,
+    if has_more_values_than(body, VALUES) {
+        let allowed = format!("at most {VALUES} values are allowed in a body");
+        return Err(Fault::new("", Rule::TooLong, allowed).into());
+    }
+    // A list of the fields' values would pass for an object.
+    let error = match body.trim_ascii_start().first() {
+        Some(b'{') => match serde_json::from_slice::<Draft>(body) {
+            Ok(draft) => return Ok((draft, Faults::default())),
+            Err(error) => Some(error),
+        },
+        _ => None,
     };
     let value = value(body)?;
     if !value.is_object() {
@@ -30,7 +41,9 @@ pub(crate) fn draft(body: &[u8]) -> Result<(Draft, Faults), Problem> {
     }
     match walk::walk(value) {
         // JSON that only the typed parser refuses: a field that is there twice.
-        (_, faults) if faults.is_empty() => Err(malformed(&error)),
+        (_, faults) if faults.is_empty() => {
+            Err(error.map_or_else(|| malformed(&"no object"), |e| malformed(&e)))
+        }
         walked => Ok(walked),
     }
 }
@@ -59,7 +72,28 @@ fn value(body: &[u8]) -> Result<Value, Problem> {
     serde_json::from_slice(body).map_err(|error| malformed(&error))
 }
 
-fn malformed(error: &serde_json::Error) -> Problem {
+/// Whether JSON has more values than that, or nearly so: each but the first follows one of `[`, `{` or `,`. In memory a
+/// value takes some hundred times the octet or two that it can be written in.
+fn has_more_values_than(body: &[u8], max: usize) -> bool {
+    if body.len() <= max {
+        return false;
+    }
+    let (mut values, mut in_string) = (0, false);
+    let mut octets = body.iter();
+    while let Some(octet) = octets.next() {
+        match octet {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => {
+                octets.next();
+            }
+            b'[' | b'{' | b',' if !in_string => values += 1,
+            _ => {}
+        }
+    }
+    values > max
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::MalformedJson, format!("Not JSON: {error}."))
 }
 

@@ -240,9 +240,8 @@ impl Rule {
             }
             Word::Deferred => Meaning::Deferred,
             Word::Rejected => Meaning::Rejected,
-            Word::RelayDown => Meaning::RelayDown,
             Word::Sender if sender_requested => Meaning::Rejected,
-            Word::Sender => Meaning::RelayDown,
+            Word::Sender | Word::RelayDown => Meaning::RelayDown,
         }
     }
 }

@@ -136,6 +136,10 @@ fn body(body: Option<String>, template: Template, find: Find<'_>, faults: &mut F
             Some(WantedBody::Html(html))
         }
         (None, Some(id)) => {
+            if template.locale.as_deref().is_some_and(|locale| !is_language_tag(locale)) {
+                faults.add("/locale", Rule::InvalidValue, "a language tag such as en or zh-CN is expected");
+                return None;
+            }
             let Some(found) = find(&id, template.locale.as_deref()) else {
                 faults.add("/template_id", Rule::UnknownTemplate, "there is no template of this name");
                 return None;
@@ -151,6 +155,11 @@ fn body(body: Option<String>, template: Template, find: Find<'_>, faults: &mut F
     }
 }
 
+/// BCP 47 §2.1.1: letters, digits and hyphens, and 35 characters are enough. An underscore is as good as a hyphen.
+fn is_language_tag(text: &str) -> bool {
+    (1..=35).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+}
+
 fn subject(subject: Option<String>, body: Option<&WantedBody>, faults: &mut Faults) -> Option<String> {
     const AT: &str = "/subject";
     let Some(subject) = subject else {
@@ -161,7 +170,7 @@ fn subject(subject: Option<String>, body: Option<&WantedBody>, faults: &mut Faul
                 faults.add(AT, Rule::Required, "a subject is expected: the template has none");
             }
             // Whether the template would have had one cannot be told.
-            None if faults.names("/template_id") => {}
+            None if faults.names("/template_id") || faults.names("/locale") => {}
             Some(WantedBody::Html(_)) | None => faults.add(AT, Rule::Required, "a subject is expected"),
         }
         return None;
@@ -195,8 +204,18 @@ fn check_nul(at: &str, text: &str, faults: &mut Faults) {
 }
 
 fn mailbox(at: &str, text: Option<String>, faults: &mut Faults) -> Option<Mailbox> {
-    let parsed = Mailbox::parse(&text?);
-    parsed.map_err(|error| faults.add(at, Rule::InvalidAddress, error.to_string())).ok()
+    let parsed =
+        Mailbox::parse(&text?).map_err(|error| faults.add(at, Rule::InvalidAddress, error.to_string()));
+    let mailbox = parsed.ok()?;
+    if mailbox.name.as_ref().is_some_and(|name| name.chars().count() > recipients::NAME) {
+        faults.add(
+            at,
+            Rule::TooLong,
+            format!("a name of at most {} characters is allowed", recipients::NAME),
+        );
+        return None;
+    }
+    Some(mailbox)
 }
 
 fn word<T: std::fmt::Display>(

@@ -53,12 +53,16 @@ pub(super) async fn send_event_email(
 /// A memory queue ends with the process: what came in now would be promised and lost. Another one is there for the
 /// next process, and what a load balancer still sends here is taken.
 fn refuse_while_stopping(site: &Site) -> Result<(), Problem> {
-    let is_lost = matches!(site.deps.settings.queue.backend, Backend::Memory);
-    if !(is_lost && site.deps.shutdown.is_stopping()) {
-        return Ok(());
-    }
+    if ends_with_us(site) && site.deps.shutdown.is_stopping() { Err(stopping()) } else { Ok(()) }
+}
+
+fn ends_with_us(site: &Site) -> bool {
+    matches!(site.deps.settings.queue.backend, Backend::Memory)
+}
+
+fn stopping() -> Problem {
     let detail = "The service is stopping and takes no new mail. Nothing was queued.";
-    Err(Problem::new(Code::QueueUnavailable, detail).retry_after(answer::RETRY_STOPPING))
+    Problem::new(Code::QueueUnavailable, detail).retry_after(answer::RETRY_STOPPING)
 }
 
 /// A request that keeps all rules.
@@ -167,6 +171,12 @@ async fn accept(
         bundle: prepared.bundle,
         recipients: prepared.recipients,
         idempotency: key,
+    };
+    // Rendering takes its time: the stop may have begun since.
+    let _promise = if ends_with_us(site) {
+        Some(site.deps.shutdown.promise().await.ok_or_else(stopping)?)
+    } else {
+        None
     };
     let accepted = site.deps.queue.enqueue(batch).await.map_err(|error| answer::refused(&error, has_key))?;
     if !accepted.replayed {

@@ -172,7 +172,7 @@ async fn faults_of_one_place_are_told_beside_each_other() {
 #[tokio::test]
 async fn hostile_body_costs_neither_time_nor_a_long_answer() {
     let app = App::start().await;
-    let tags: Vec<String> = (0..300_000).map(|n| n.to_string()).collect();
+    let tags: Vec<String> = (0..150_000).map(|n| n.to_string()).collect();
     assert_refused(&app, plain_but("tags", json!(tags)), "/tags too_many").await;
     let headers: Map<String, Value> = tags.iter().map(|tag| (format!("X-{tag}"), "".into())).collect();
     assert_refused(&app, plain_but("headers", headers.into()), "/headers too_many").await;
@@ -180,6 +180,35 @@ async fn hostile_body_costs_neither_time_nor_a_long_answer() {
     unknown.append(plain("a@b.c").as_object_mut().unwrap());
     let answer = app.post_mail(&unknown.into()).await;
     assert_eq!(answer.problem().2.len(), 5_000);
+    // Values that take a hundred times as much memory as room in a body, in a field that has no limit of its own.
+    let many = vec![json!({"": 0}); 150_000];
+    let mail =
+        json!({"template_id": "notification_email", "recipients": ["a@b.c"], "template_data": {"z": many}});
+    assert_refused(&app, mail, " too_long").await;
+}
+
+#[tokio::test]
+async fn list_of_an_object_s_values_is_no_object() {
+    let app = App::start().await;
+    assert_refused(&app, json!(["Hello", ["a@b.c"], "<p>Hi</p>"]), " wrong_type").await;
+}
+
+#[tokio::test]
+async fn locale_is_a_language_tag() {
+    let app = App::start().await;
+    for locale in ["", "../en", &"-".repeat(250_000), "zh CN"] {
+        let mut mail =
+            json!({"template_id": "notification_email", "recipients": ["a@b.c"], "locale": locale});
+        mail["template_data"] = json!({"title": "t", "message": "m"});
+        assert_refused(&app, mail, "/locale invalid_value").await;
+    }
+}
+
+#[tokio::test]
+async fn name_of_a_sender_has_a_limit() {
+    let app = App::start().await;
+    let long = format!("{} <a@example.com>", "n".repeat(257));
+    assert_refused(&app, plain_but("reply_to", json!(long)), "/reply_to too_long").await;
 }
 
 #[tokio::test]

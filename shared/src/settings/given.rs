@@ -136,8 +136,16 @@ fn from_file(path: &Path, all: &mut AllGiven, faults: &mut Vec<String>) {
     match read {
         Ok(Value::Object(root)) => flatten("", root, all, faults),
         Ok(_) => faults.push(format!("CONFIG_FILE = {:?}: keys and values are expected", path.display())),
-        Err(error) => faults.push(format!("CONFIG_FILE = {:?}: {error}", path.display())),
+        Err(error) => faults.push(format!("CONFIG_FILE = {:?}: {}", path.display(), without_source(&error))),
     }
+}
+
+/// What a parser says, without the lines of the file that it shows: a password may be on them.
+fn without_source(error: &config::ConfigError) -> String {
+    let text = error.to_string();
+    let is_source =
+        |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    text.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join(": ")
 }
 
 fn flatten(

@@ -233,7 +233,16 @@ fn key_from_text(text: &str) -> Result<ApiKey, String> {
 }
 
 fn key_from_object(value: &Value) -> Result<ApiKey, String> {
+    let Value::Object(fields) = value else {
+        return Err("{name,key,scopes} is expected".into());
+    };
+    if let Some(unknown) = fields.keys().find(|field| !["name", "key", "scopes"].contains(&field.as_str())) {
+        return Err(format!("{unknown:?} is no field of a key: name, key and scopes are"));
+    }
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+    if ["name", "key"].iter().any(|field| value.get(field).is_some_and(|value| !value.is_string())) {
+        return Err("name and key must be texts: put them in quotes".into());
+    }
     let scopes = match value.get("scopes") {
         None | Some(Value::Null) => None,
         Some(Value::Array(scopes)) => {

@@ -121,9 +121,9 @@ impl<'a> Reader<'a> {
         match &self.given(key)?.value {
             // Not trimmed: a password may end with a blank.
             Value::String(text) => Some(text.clone().into()),
-            Value::Number(number) => Some(number.to_string().into()),
+            Value::Number(number) if !number.is_f64() => Some(number.to_string().into()),
             _ => {
-                self.bad(key, "a text is expected");
+                self.bad(key, "a text is expected: put it in quotes");
                 None
             }
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Bundle, BundleHash};
@@ -148,10 +149,7 @@ impl Compiled {
     ) -> Result<Rendered, RenderError> {
         let values = match overlay {
             None => minijinja::value::Serde(data).into(),
-            Some(overlay) => {
-                let merged = data.iter().filter(|(key, _)| !overlay.contains_key(*key)).chain(overlay);
-                minijinja::value::Serde(merged.collect::<std::collections::BTreeMap<_, _>>()).into()
-            }
+            Some(overlay) => minijinja::value::Serde(Overlaid { data, overlay }).into(),
         };
         let subject = match (subject, &self.subject) {
             (Some(source), _) => {
@@ -172,6 +170,20 @@ impl Compiled {
     fn part(&self, id: &str, values: &minijinja::Value) -> Result<String, RenderError> {
         let template = self.environment.get_template(id).map_err(|error| RenderError::new(id, &error))?;
         bounded(&template, values)
+    }
+}
+
+/// A batch's data with a recipient's own laid over it, in the order in which they were given.
+struct Overlaid<'a> {
+    data: &'a Map<String, Value>,
+    overlay: &'a Map<String, Value>,
+}
+
+impl Serialize for Overlaid<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let of_batch = self.data.iter().map(|(key, value)| (key, self.overlay.get(key).unwrap_or(value)));
+        serializer
+            .collect_map(of_batch.chain(self.overlay.iter().filter(|(key, _)| !self.data.contains_key(*key))))
     }
 }
 

@@ -20,6 +20,9 @@ const WORD: usize = 45;
 /// A header line goes on in the next after as many octets, where it can (RFC 5322 §2.1.1).
 const LINE: usize = 76;
 
+/// The longest word of a header that stays as it is: with its name it is within the 998 octets of RFC 5322 §2.1.1.
+const LONGEST_WORD: usize = 900;
+
 pub(super) fn build(delivery: &Delivery, parts: &Parts<'_>) -> Result<Letter, NotBuilt> {
     let content = &*delivery.content;
     let (from, to) = (&content.from, &delivery.recipient.mailbox);
@@ -80,7 +83,8 @@ fn address(mailbox: &Mailbox) -> HeaderType<'static> {
 /// An unstructured header's value: as it is where it fits into folded lines, else in encoded words.
 fn text(name: &str, value: &str) -> HeaderType<'static> {
     let room = LINE.saturating_sub(name.len() + 2);
-    let fits = value.split(' ').all(|word| word.len() < LINE)
+    // What is structured, such as List-Unsubscribe, must not be encoded (RFC 2047 §5): a long word stays long.
+    let fits = value.split(' ').all(|word| word.len() <= LONGEST_WORD)
         && value.bytes().all(|b| (b' '..=b'~').contains(&b))
         && !value.contains("=?")
         && value.trim() == value;

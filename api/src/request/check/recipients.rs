@@ -13,7 +13,7 @@ use crate::request::draft::{DraftRecipient, RecipientObject};
 const RECIPIENTS: usize = 1_000;
 
 /// Characters of a display name, at most.
-const NAME: usize = 256;
+pub(super) const NAME: usize = 256;
 
 /// As many as are without a fault.
 pub(super) fn check(drafts: Option<Vec<DraftRecipient>>, faults: &mut Faults) -> Vec<Recipient> {

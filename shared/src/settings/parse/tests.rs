@@ -243,3 +243,37 @@ fn readmes_show_the_table_of_the_code() {
         }
     }
 }
+
+#[test]
+fn file_that_cannot_be_read_shows_none_of_its_secrets() {
+    for (end, text) in
+        [(".toml", "[smtp]\npass = \"hunter2secret\n"), (".json", "{\"smtp\":{\"pass\":\"hunter2secret}")]
+    {
+        let file = file(end, text);
+        let faults = faults(&[("MAIL_FROM", "a@b.c"), ("CONFIG_FILE", file.path().to_str().unwrap())]);
+        assert!(faults[0].contains("line"), "{faults:?}");
+        assert!(!faults.concat().contains("hunter2"), "{faults:?}");
+    }
+}
+
+#[test]
+fn field_of_a_key_that_nobody_knows_is_a_fault() {
+    for (keys, expected) in [
+        ("[{name: ops, key: abc, scope: [admin]}]", "\"scope\" is no field of a key"),
+        ("[{name: ops, key: 123456}]", "put them in quotes"),
+    ] {
+        let file = file(".yaml", &format!("mail: {{from: a@b.c}}\nauth: {{api_keys: {keys}}}\n"));
+        let faults = faults(&[("CONFIG_FILE", file.path().to_str().unwrap())]);
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{faults:?}");
+    }
+}
+
+#[test]
+fn secret_that_a_file_changes_is_refused() {
+    let file = file(".yaml", "mail: {from: a@b.c}\nsmtp: {user: me, pass: 1e5}\n");
+    let faults = faults(&[("CONFIG_FILE", file.path().to_str().unwrap())]);
+    assert!(
+        faults.iter().any(|fault| fault == "smtp.pass: a text is expected: put it in quotes"),
+        "{faults:?}"
+    );
+}
