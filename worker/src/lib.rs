@@ -136,15 +136,11 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
         jobs: Arc::clone(&jobs),
     };
     for _ in 0..connections {
-        match &connector {
-            Some(connector) => {
-                let (desk, connector) = (desk.clone(), connector.clone());
-                shutdown.spawn(again(move || Line::new(desk.clone(), connector.clone()).run()));
-            }
-            None => {
-                let desk = desk.clone();
-                shutdown.spawn(again(move || desk.clone().keep_all()));
-            }
+        let desk = desk.clone();
+        if let Some(connector) = connector.clone() {
+            shutdown.spawn(again(move || Line::new(desk.clone(), connector.clone()).run()));
+        } else {
+            shutdown.spawn(again(move || desk.clone().keep_all()));
         }
     }
     if let Some(connector) = connector {

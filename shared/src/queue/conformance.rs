@@ -57,6 +57,11 @@ pub trait Harness: Send + Sync {
         Duration::ZERO
     }
 
+    /// The seed of the first walk.
+    fn seed(&self) -> u64 {
+        1
+    }
+
     /// How many random walks are gone, each with a seed of its own.
     fn walks(&self) -> u64 {
         5

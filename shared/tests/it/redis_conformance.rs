@@ -11,16 +11,31 @@ use shared::queue::{Limits, Queue};
 
 use crate::redis_server::{Server, connect_to};
 
-struct Redis {
+pub(crate) struct Redis {
     server: Server,
+    walk: Walk,
     /// Queues so far.
     opened: AtomicU32,
 }
 
+/// How the random walk is gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Walk {
+    pub(crate) seed: u64,
+    pub(crate) walks: u64,
+    pub(crate) steps: usize,
+    pub(crate) unit: Duration,
+}
+
+impl Walk {
+    /// Among the tests.
+    pub(crate) const SHORT: Self = Self { seed: 1, walks: 2, steps: 250, unit: Duration::from_millis(150) };
+}
+
 impl Redis {
-    async fn start() -> Self {
+    pub(crate) async fn for_a_walk(walk: Walk) -> Self {
         let server = Server::start(&["--appendfsync", "no"]).await;
-        Self { server, opened: AtomicU32::new(0) }
+        Self { server, walk, opened: AtomicU32::new(0) }
     }
 }
 
@@ -46,16 +61,20 @@ impl Harness for Redis {
     }
 
     fn unit(&self) -> Duration {
-        Duration::from_millis(150)
+        self.walk.unit
+    }
+
+    fn seed(&self) -> u64 {
+        self.walk.seed
     }
 
     fn walks(&self) -> u64 {
-        2
+        self.walk.walks
     }
 
     fn walk_steps(&self) -> usize {
-        250
+        self.walk.steps
     }
 }
 
-suite!(Redis::start());
+suite!(Redis::for_a_walk(Walk::SHORT));

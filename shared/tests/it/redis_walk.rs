@@ -24,6 +24,14 @@ const LEASE: Duration = Duration::from_millis(20);
 #[tokio::test]
 async fn every_job_is_in_one_place_and_counted_there_whatever_is_done() {
     for seed in [1, 2, 3] {
+        let done = look_over_a_walk(seed, STEPS).await;
+        assert_eq!(done.len(), 13, "not everything was done: {done:?}");
+    }
+}
+
+/// Goes a walk; returns what was done on it.
+pub(crate) async fn look_over_a_walk(seed: u64, steps: usize) -> BTreeSet<&'static str> {
+    {
         let server = Server::start(&["--appendonly", "no"]).await;
         let limits = Limits {
             max_queue_size: 60,
@@ -44,13 +52,13 @@ async fn every_job_is_in_one_place_and_counted_there_whatever_is_done() {
         let mut redis = server.connection().await;
         // Makes the groups, which are asked below.
         walk.queue.claim(&consumer("a"), 1).await.unwrap();
-        for step in 0..STEPS {
+        for step in 0..steps {
             let did = walk.step().await;
             if step % 10 == 0 {
                 look_over(&mut redis, &walk.queue, &format!("seed {seed}, step {step}, after {did}")).await;
             }
         }
-        assert_eq!(walk.done.len(), 13, "not everything was done: {:?}", walk.done);
+        walk.done
     }
 }
 

@@ -1,0 +1,124 @@
+//! Walks at random through everything that the Redis queue does, on a real server, beside a model that knows what each
+//! step must answer, and looks over what Redis holds: `scripts/check-model --help`.
+//!
+//! `--mutants` plants one defect after the other into the scripts: each has to be found.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for the developers, which fails like a test"
+)]
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use clap::Parser;
+use shared::queue::conformance::walk::random_walk_keeps_every_promise;
+use shared::queue::redis::testing::plant;
+
+#[path = "../tests/it/redis_conformance.rs"]
+mod redis_conformance;
+#[expect(dead_code, unused_imports, reason = "the tests use the rest")]
+#[path = "../tests/it/redis_queue.rs"]
+mod redis_queue;
+#[expect(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/it/redis_server.rs"]
+mod redis_server;
+#[expect(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/it/redis_walk.rs"]
+mod redis_walk;
+
+use redis_conformance::{Redis, Walk};
+
+/// Checks the Redis queue against a model, step by step; needs redis-server
+#[derive(Parser)]
+struct Asked {
+    /// Chooses the steps
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Steps of a walk; there are two, one beside the model and one with a look at all keys
+    #[arg(long, default_value_t = 2_000)]
+    steps: usize,
+    /// Plants each of ten defects; fails where one is not found
+    #[arg(long)]
+    mutants: bool,
+    /// Plants this one
+    #[arg(long, hide = true)]
+    defect: Option<usize>,
+}
+
+/// What is wrong, in which operation, instead of what.
+const DEFECTS: [(&str, &str, &str, &str); 10] = [
+    (
+        "an end is taken of whoever held the job last",
+        "settle",
+        " and receipt == job.sid .. '/' .. string.format('%d', job.reclaims)",
+        "",
+    ),
+    (
+        "a late 250 is not taken",
+        "settle",
+        "if job.state == 'sent' then return 'lost' end",
+        "if not mine then return 'lost' end",
+    ),
+    (
+        "a retry does not wait",
+        "settle",
+        "make_wait(job, 'retrying', now + tonumber(delay))",
+        "make_wait(job, 'retrying', now)",
+    ),
+    ("a failed job's content is not kept", "settle", "failed = true, held = true }", "held = true }"),
+    ("a live worker's job is taken", "reclaim", "'IDLE', lease,", "'IDLE', 0,"),
+    ("reclaims are not counted", "reclaim", "job.reclaims = job.reclaims + 1", "job.reclaims = job.reclaims"),
+    ("a job is handed out and not counted so", "claim", "shift(job, 'sending')", "job.state = 'sending'"),
+    (
+        "a job that is being sent can be cancelled",
+        "cancel",
+        "job.state ~= 'retrying'",
+        "job.state ~= 'retrying' and job.state ~= 'sending'",
+    ),
+    ("a requeued job keeps its attempts", "requeue", "job.attempts = 0", "job.attempts = job.attempts"),
+    ("the limit is not kept", "enqueue", "used + b.count > max", "used > max"),
+];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let asked = Asked::parse();
+    if asked.mutants {
+        return mutants(&asked);
+    }
+    if let Some(number) = asked.defect {
+        let (_, operation, from, to) = DEFECTS[number];
+        plant(operation, from, to);
+    }
+    let mut walk = Walk::SHORT;
+    (walk.seed, walk.walks, walk.steps, walk.unit) = (asked.seed, 1, asked.steps, Duration::from_millis(40));
+    random_walk_keeps_every_promise(&Redis::for_a_walk(walk).await).await;
+    println!("seed {}: {} steps, each answered as the model says", asked.seed, asked.steps);
+    redis_walk::look_over_a_walk(asked.seed, asked.steps).await;
+    println!("seed {}: {} steps, all keys as they must be", asked.seed, asked.steps);
+    ExitCode::SUCCESS
+}
+
+fn mutants(asked: &Asked) -> ExitCode {
+    let mut survivors = 0;
+    for (number, (what, ..)) in DEFECTS.iter().enumerate() {
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--seed", &asked.seed.to_string(), "--steps", &asked.steps.to_string()])
+            .args(["--defect", &number.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        let found = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default();
+        if run.status.success() {
+            survivors += 1;
+            println!("NOT FOUND  {what}");
+        } else {
+            println!("found      {what}: {}", found.chars().take(120).collect::<String>());
+        }
+    }
+    println!("{} of {} defects were found", DEFECTS.len() - survivors, DEFECTS.len());
+    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
