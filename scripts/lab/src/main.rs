@@ -4,15 +4,15 @@ mod floor;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use lab::chaos;
 use lab::load::{self, Asked};
 use lab::sink::Sink;
 use lab::wire::{self, Wire};
+use lab::{balance, chaos};
 use serde_json::{Map, Value};
 use tokio::runtime::Builder;
 
@@ -29,6 +29,8 @@ enum Lab {
     Floor(Floor),
     /// Breaks a running fleet in every way, and counts every mail; fails where a promise is broken
     Chaos(Chaos),
+    /// Restarts two APIs behind a load balancer under load; fails where a request fails or a mail is lost
+    Balance(BalanceArgs),
 }
 
 /// What nothing can beat
@@ -65,6 +67,22 @@ struct Chaos {
     /// An empty folder for logs and Redis' files; without, they are removed at the end
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct BalanceArgs {
+    /// Which balancer, with its configuration under deploy/
+    #[arg(long, value_enum)]
+    with: Front,
+    /// The folder of emailer-api and emailer-worker
+    #[arg(long, default_value = "target/release")]
+    programs: PathBuf,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Front {
+    Nginx,
+    Haproxy,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -150,6 +168,7 @@ fn main() -> anyhow::Result<()> {
         Lab::Load(args) => runtime.block_on(run_load(args)),
         Lab::Sink(listen) => runtime.block_on(run_sink(&listen)),
         Lab::Wire(args) => runtime.block_on(run_wire(&args)),
+        Lab::Balance(args) => runtime.block_on(run_balance(&args)),
         Lab::Chaos(args) => runtime.block_on(run_chaos(args)),
         // The API's own runtime: one worker a core, as the API itself has.
         Lab::Floor(Floor::Http { port }) => {
@@ -175,6 +194,22 @@ async fn run_wire(args: &WireArgs) -> anyhow::Result<()> {
     };
     let wire = Wire::start(loopback(args.listen.port), args.to, plan).await.context("--port")?;
     wire.serve_control(loopback(args.listen.control)).await.context("--control")
+}
+
+async fn run_balance(args: &BalanceArgs) -> anyhow::Result<()> {
+    let with = match args.with {
+        Front::Nginx => balance::Balancer::Nginx,
+        Front::Haproxy => balance::Balancer::Haproxy,
+    };
+    let outcome = balance::run(with, &args.programs, Path::new(".")).await?;
+    writeln!(std::io::stdout(), "{with:?}: {outcome:?}")?;
+    let balance::Outcome { accepted, failed, sent, doubled } = outcome;
+    anyhow::ensure!(failed.is_empty(), "requests failed: {failed:?}");
+    anyhow::ensure!(
+        accepted > 0 && sent == accepted && doubled == 0,
+        "{accepted} accepted, {sent} sent, {doubled} twice"
+    );
+    Ok(())
 }
 
 async fn run_chaos(args: Chaos) -> anyhow::Result<()> {
