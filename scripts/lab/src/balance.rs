@@ -3,6 +3,7 @@
 //!
 //! The balancer runs with the configuration that is under `deploy/`, its ports changed.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -205,10 +206,11 @@ impl Site {
             }
             Balancer::Nginx => {
                 let main = dir.join("nginx.conf");
-                let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                    .iter()
-                    .map(|kind| format!("{kind}_temp_path {}/{kind};\n", dir.display()))
-                    .collect();
+                let mut paths = String::new();
+                for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+                    // Writing to a string cannot fail.
+                    writeln!(paths, "{kind}_temp_path {}/{kind};", dir.display()).ok();
+                }
                 let text = format!(
                     "daemon off; pid {0}/nginx.pid; error_log {0}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n{paths}include {1};\n}}\n",
                     dir.display(),
