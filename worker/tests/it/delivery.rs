@@ -426,3 +426,44 @@ async fn message_that_cannot_be_built_fails_and_is_no_attempt() {
     let job = bench.when(id, Status::Failed).await;
     assert_eq!((job.reason, job.attempts), (Some(Reason::Render), 0));
 }
+
+#[tokio::test]
+async fn html_that_a_library_panics_on_is_sent_and_costs_no_session() {
+    let bench = Bench::start(Script::default()).await;
+    let html = "<table><tr><td>a</td></tr><tr><td>a</td><td colspan=2 rowspan=2>a</td></tr></table>";
+    let body = || Body::Html(html.to_owned());
+    // More than there are sessions.
+    let odd = bench
+        .post_with(&["a", "b", "c", "d", "e", "f"], |batch| {
+            batch.content = Arc::new(Content { body: body(), ..content(false) });
+        })
+        .await;
+    let good = bench.post(&["bob"]).await;
+    for id in odd.into_iter().chain(good) {
+        bench.when(id, Status::Sent).await;
+    }
+}
+
+#[tokio::test]
+async fn relay_that_answers_probes_and_refuses_the_sender_is_left_alone_for_longer_each_time() {
+    let refusal = Some("550 5.7.1 Sender not permitted".to_owned());
+    let script = Script { sender_refusal: refusal, ..Script::default() };
+    let bench = Bench::start_with(script, |settings| settings.smtp.probe_max = Duration::from_mins(1)).await;
+    let id = bench.post(&["bob"]).await[0];
+    bench.paused(PauseCause::Down).await;
+    let pause = bench.queue.relay_pause("default").await.unwrap().unwrap();
+    assert_eq!((pause.probes, pause.until.since(pause.since)), (0, Duration::from_secs(5)));
+    // As if the probe had found it well.
+    bench.queue.resume_relay("default").await.unwrap();
+    let again = bench
+        .until("the relay is not paused again", async |bench| {
+            let pause = bench.queue.relay_pause("default").await.unwrap()?;
+            (pause.probes == 1).then_some(pause)
+        })
+        .await;
+    assert_eq!(again.until.since(again.since), Duration::from_secs(10));
+    assert_eq!(bench.job(id).await.attempts, 0);
+    bench.relay.change(|script| script.sender_refusal = None);
+    bench.queue.resume_relay("default").await.unwrap();
+    bench.when(id, Status::Sent).await;
+}
