@@ -92,12 +92,19 @@ struct Reference {
     reason = "the patterns are constant, and every test of this module compiles them"
 )]
 static TAG: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"(?s)\{#.*?#\}|\{%[-+]?\s*(extends|include|import|from)\b(.*?)[-+]?%\}").unwrap()
+    // What is in a comment or raw is no tag.
+    let raw = r"\{%[-+]?\s*raw\s*[-+]?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}";
+    let tag = r"\{%[-+]?\s*(extends|include|import|from)\b(.*?)[-+]?%\}";
+    Regex::new(&format!(r"(?s)\{{#.*?#\}}|{raw}|{tag}")).unwrap()
 });
 
 #[expect(clippy::unwrap_used, reason = "as above")]
 static LITERAL: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"^\s*\[?\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*,?\s*\]?"#).unwrap());
+
+/// The other name of a choice: `"a.html" if x else "b.html"`.
+#[expect(clippy::unwrap_used, reason = "as above")]
+static CHOICE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?s)^\s*if\b.*?\belse\b").unwrap());
 
 /// What a source names. A name that is computed is refused: what a render uses must be known at acceptance.
 fn references(id: &str, source: &str) -> Result<Vec<Reference>, RenderError> {
@@ -116,6 +123,9 @@ fn references(id: &str, source: &str) -> Result<Vec<Reference>, RenderError> {
                 found.push(Reference { id: text.as_str().to_owned(), line, may_miss });
             }
             rest = &rest[name.get(0).map_or(rest.len(), |m| m.end())..];
+            if let Some(choice) = CHOICE.find(rest) {
+                rest = &rest[choice.end()..];
+            }
         }
         if found.len() == before {
             let message = format!(
@@ -144,15 +154,32 @@ mod tests {
                 "{% extends '_base.html' %}{% include \"_foot.html\" %}{# {% include 'no.html' %} #}",
             ),
             ("en/a.txt", "{%- from '_macros.txt' import x -%}"),
-            ("_base.html", "{% include ['maybe.html', '_head.html'] %}"),
-            ("_head.html", "h"),
+            (
+                "_base.html",
+                "{% include ['maybe.html', '_head.html'] %}{% raw %}{% include 'no.html' %}{% endraw %}",
+            ),
+            ("_head.html", "{% include '_day.html' if day else '_night.html' %}"),
+            ("_day.html", "d"),
+            ("_night.html", "n"),
             ("_foot.html", "{% include 'gone.html' ignore missing %}"),
             ("_macros.txt", "m"),
             ("en/b.html", "other"),
         ]);
         let bundle = Bundle::collect("en/a.html", &folder).unwrap();
         let ids: Vec<&str> = bundle.sources.keys().map(String::as_str).collect();
-        assert_eq!(ids, ["_base.html", "_foot.html", "_head.html", "_macros.txt", "en/a.html", "en/a.txt"]);
+        assert_eq!(
+            ids,
+            [
+                "_base.html",
+                "_day.html",
+                "_foot.html",
+                "_head.html",
+                "_macros.txt",
+                "_night.html",
+                "en/a.html",
+                "en/a.txt"
+            ]
+        );
     }
 
     #[test]
