@@ -67,7 +67,12 @@ impl Consumer {
                 }
                 if next_reclaim <= Instant::now() && answering_since.elapsed() >= lease {
                     next_reclaim = Instant::now() + lease.mul_f64(0.25 * (0.8 + 0.4 * rand::random::<f64>()));
-                    return self.reclaim(permits).await;
+                    let (reclaimed, is_full) = self.reclaim(permits).await?;
+                    if is_full {
+                        // There may be more than there are hands for: at the next chance.
+                        next_reclaim = Instant::now();
+                    }
+                    return Ok(reclaimed);
                 }
                 self.claim(permits).await
             };
@@ -141,7 +146,8 @@ impl Consumer {
         Ok(self.hand_over(deliveries, asked_at, permits))
     }
 
-    async fn reclaim(&self, permits: Vec<OwnedSemaphorePermit>) -> Result<Round, Unavailable> {
+    /// Takes over what dead workers held. Returns whether there may be more of it.
+    async fn reclaim(&self, permits: Vec<OwnedSemaphorePermit>) -> Result<(Round, bool), Unavailable> {
         let asked_at = Instant::now();
         let reclaimed = self.deps.queue.reclaim(&self.me, permits.len()).await?;
         for job in &reclaimed.poisoned {
@@ -152,8 +158,9 @@ impl Consumer {
             tracing::warn!(jobs = reclaimed.deliveries.len(), "took over jobs of dead workers");
         }
         // There may be jobs to claim even where there was nothing to reclaim.
+        let is_full = reclaimed.deliveries.len() == permits.len();
         self.hand_over(reclaimed.deliveries, asked_at, permits);
-        Ok(Round::Claimed)
+        Ok((Round::Claimed, is_full))
     }
 
     /// Runs what the queue says is ours and we do not know of: claims whose answer was lost. It takes from the permits of

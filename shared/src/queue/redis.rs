@@ -177,14 +177,17 @@ impl RedisQueue {
         }
         // Opened now, so that its age begins to count: see `Consumer::reclaim`.
         self.worker.command::<redis::Value>(&redis::cmd("TIME")).await?;
-        let mut write = redis::cmd("HSETNX");
-        write.arg(self.keys.meta()).arg("v").arg(SCHEMA);
-        self.api.command::<i64>(&write).await?;
         let mut read = redis::cmd("HGET");
         read.arg(self.keys.meta()).arg("v");
-        match self.api.command::<u32>(&read).await? {
-            later if later > SCHEMA => Err(ConnectError::Schema(later)),
-            _ => Ok(()),
+        match self.api.command::<Option<u32>>(&read).await? {
+            Some(later) if later > SCHEMA => Err(ConnectError::Schema(later)),
+            Some(_) => Ok(()),
+            // Written once. A Redis that is full takes no write, and would else keep those out who drain it.
+            None => {
+                let mut write = redis::cmd("HSETNX");
+                write.arg(self.keys.meta()).arg("v").arg(SCHEMA);
+                Ok(self.api.command::<i64>(&write).await.map(drop)?)
+            }
         }
     }
 

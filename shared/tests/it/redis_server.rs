@@ -114,6 +114,13 @@ impl Server {
         client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
+    /// Runs a command that a server in the middle of a failover may not answer.
+    pub(crate) async fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+        let client = redis::Client::open(self.url()).ok()?;
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.ok()
+    }
+
     /// Runs a command, which must succeed.
     pub(crate) async fn run_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut cmd = redis::cmd(words[0]);

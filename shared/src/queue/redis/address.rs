@@ -5,6 +5,7 @@
 //! and lose the first answer, so none is used.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError};
@@ -21,6 +22,8 @@ pub(super) struct Address {
     /// Whom to ask: the server itself, Sentinels, or nodes of a Cluster.
     seeds: Vec<ConnectionInfo>,
     topology: Topology,
+    /// Which of them is asked first.
+    first: AtomicUsize,
 }
 
 enum Topology {
@@ -61,7 +64,7 @@ impl Address {
         } else {
             Topology::Node
         };
-        Ok(Self { seeds, topology })
+        Ok(Self { seeds, topology, first: AtomicUsize::new(0) })
     }
 
     /// `[user:password@]host:port,…/master`. The login is the servers'; the Sentinels are asked without one.
@@ -85,7 +88,14 @@ impl Address {
                 master: master.to_owned(),
                 server: Box::new(server(&format!("{scheme}{login}localhost"))?),
             },
+            first: AtomicUsize::new(0),
         })
+    }
+
+    /// Asks another seed first from now on: one that is cut off from the others still answers, and names a server that
+    /// takes no writes.
+    pub(super) fn distrust(&self) {
+        self.first.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The server that takes writes for the queue now.
@@ -135,7 +145,8 @@ impl Address {
         take: impl Fn(T, &ConnectionInfo) -> R,
     ) -> Result<R, RedisError> {
         let mut failure = RedisError::from((ErrorKind::Client, "no server is named"));
-        for seed in &self.seeds {
+        let first = self.first.load(Ordering::Relaxed) % self.seeds.len().max(1);
+        for seed in self.seeds[first..].iter().chain(&self.seeds[..first]) {
             let answer =
                 async { question.query_async::<T>(&mut open(seed, Some(REPLY_TIMEOUT)).await?).await };
             match answer.await {
@@ -203,6 +214,7 @@ fn from<T: redis::FromRedisValue>(value: &redis::Value) -> Result<T, RedisError>
     Ok(T::from_redis_value_ref(value)?)
 }
 
+#[expect(clippy::missing_fields_in_debug, reason = "whom it asks first is no part of where it is")]
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.topology {

@@ -234,6 +234,7 @@ impl Channel {
             state.timeouts += 1;
         }
         if is_lost(fault) || state.timeouts >= TIMEOUTS {
+            self.address.distrust();
             state.open = None;
             state.unbroken_since = None;
         }

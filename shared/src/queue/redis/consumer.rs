@@ -12,7 +12,7 @@ use super::content::Shared;
 use super::scripts::{self, Call};
 use super::{RedisQueue, unreadable};
 use crate::clock::Timestamp;
-use crate::job::{JobId, OnAmbiguous, POISON_RECLAIMS, Priority, Reason};
+use crate::job::{BatchId, JobId, OnAmbiguous, POISON_RECLAIMS, Priority, Reason};
 use crate::queue::{
     Consumer, ConsumerId, Delivery, Maintenance, Receipt, Reclaimed, Settled, Settlement, Unavailable,
     Verdict,
@@ -70,13 +70,19 @@ impl RedisQueue {
         }
         let wanted: Vec<(String, Option<String>)> =
             batches.iter().map(|b| (b.0.clone(), b.5.clone())).collect();
-        let shared = self.contents.fetch(&self.bulk, &self.keys, &wanted).await?;
+        let mut shared = self.contents.fetch(&self.bulk, &self.keys, &wanted).await?;
+        let is_there = |id: &str| id.parse().is_ok_and(|id: BatchId| shared.contains_key(&id));
+        let missing: Vec<_> = wanted.into_iter().filter(|(id, _)| !is_there(id)).collect();
+        if !missing.is_empty() {
+            // That connection only reads, so that it would not notice that its server is no master any more. The one of
+            // the scripts would.
+            shared.extend(self.contents.fetch(&self.worker, &self.keys, &missing).await?);
+        }
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut broken = Vec::new();
         for row in rows {
             let job: JobId = row.0.parse().map_err(unreadable)?;
-            let batch =
-                batches.iter().find(|b| b.0.parse().is_ok_and(|id: crate::job::BatchId| id == job.batch));
+            let batch = batches.iter().find(|b| b.0.parse().is_ok_and(|id: BatchId| id == job.batch));
             match batch.and_then(|b| delivery(job, &row, b, shared.get(&job.batch)?)) {
                 Some(delivery) => deliveries.push(delivery),
                 None => broken.push((job, receipt(&row).unwrap_or(Receipt(0, 0)), row.2 + 1)),

@@ -15,6 +15,9 @@ use crate::template::Bundle;
 /// Stored bytes whose parsed form is kept, at most.
 const KEPT_BYTES: usize = 32 * 1024 * 1024;
 
+/// How many values are asked for at once: the largest are some 27 MiB.
+const AT_ONCE: usize = 16;
+
 /// Of one batch.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -105,25 +108,53 @@ async fn fetch<K: Eq + Hash + Clone, V>(
             }
         }
     }
-    if missing.is_empty() {
-        return Ok(found);
-    }
-    let mut get = redis::cmd("MGET");
-    for id in &missing {
-        get.arg(key(id));
-    }
-    let texts: Vec<Option<Vec<u8>>> = channel.command(&get).await?;
-    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    for (id, text) in missing.into_iter().zip(texts) {
-        let Some(text) = text else { continue };
-        match read(&text) {
-            Ok(value) => {
-                let value = Arc::new(value);
-                kept.insert(id.clone(), Arc::clone(&value), text.len());
-                found.insert(id, value);
+    for some in missing.chunks(AT_ONCE) {
+        let texts = match get(channel, some, &key).await {
+            // Large ones take their time: each for itself, and what has come is kept, so that a repetition has less to do.
+            Err(_) if some.len() > 1 => {
+                for one in some {
+                    let text = get(channel, std::slice::from_ref(one), &key).await?;
+                    take(kept, one, text.first().and_then(Option::as_deref), &read, &mut found);
+                }
+                continue;
             }
-            Err(e) => tracing::error!(error = %e, "stored content cannot be read"),
+            texts => texts?,
+        };
+        for (id, text) in some.iter().zip(texts) {
+            take(kept, id, text.as_deref(), &read, &mut found);
         }
     }
     Ok(found)
+}
+
+async fn get<K>(
+    channel: &Channel,
+    ids: &[K],
+    key: &impl Fn(&K) -> String,
+) -> Result<Vec<Option<Vec<u8>>>, Unavailable> {
+    let mut get = redis::cmd("MGET");
+    for id in ids {
+        get.arg(key(id));
+    }
+    channel.command(&get).await
+}
+
+/// Reads and keeps a value, once.
+fn take<K: Eq + Hash + Clone, V>(
+    kept: &Mutex<Kept<K, V>>,
+    id: &K,
+    text: Option<&[u8]>,
+    read: &impl Fn(&[u8]) -> Result<V, serde_json::Error>,
+    found: &mut HashMap<K, Arc<V>>,
+) {
+    let Some(text) = text.filter(|_| !found.contains_key(id)) else { return };
+    match read(text) {
+        Ok(value) => {
+            let value = Arc::new(value);
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.insert(id.clone(), Arc::clone(&value), text.len());
+            found.insert(id.clone(), value);
+        }
+        Err(e) => tracing::error!(error = %e, "stored content cannot be read"),
+    }
 }
