@@ -100,23 +100,31 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// How many walks a defect is looked for on: a clock that runs makes each another, and not every one comes by.
+const SEEDS: u64 = 6;
+
+/// What a walk with a defect says when it finds it.
+fn found_by(defect: usize, seed: u64, steps: usize) -> Option<String> {
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--seed", &seed.to_string(), "--steps", &steps.to_string(), "--defect", &defect.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    let found = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default();
+    (!run.status.success()).then(|| found.to_owned())
+}
+
 fn mutants(asked: &Asked) -> ExitCode {
     let mut survivors = 0;
     for (number, (what, ..)) in DEFECTS.iter().enumerate() {
-        let run = Command::new(std::env::current_exe().unwrap())
-            .args(["--seed", &asked.seed.to_string(), "--steps", &asked.steps.to_string()])
-            .args(["--defect", &number.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&run.stderr);
-        let found = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default();
-        if run.status.success() {
+        let mut seeds = asked.seed..asked.seed + SEEDS;
+        if let Some(found) = seeds.find_map(|seed| found_by(number, seed, asked.steps)) {
+            println!("found      {what}: {}", found.chars().take(120).collect::<String>());
+        } else {
             survivors += 1;
             println!("NOT FOUND  {what}");
-        } else {
-            println!("found      {what}: {}", found.chars().take(120).collect::<String>());
         }
     }
     println!("{} of {} defects were found", DEFECTS.len() - survivors, DEFECTS.len());
