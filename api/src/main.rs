@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use api::program;
+use shared::program::{begin, ended};
 use shared::settings::Program;
 
 #[global_allocator]
@@ -13,15 +14,8 @@ const ABOUT: &str =
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let begun = match shared::program::begin(Program::Api, "emailer-api", ABOUT) {
-        Ok(begun) => begun,
-        Err(code) => return code,
-    };
-    match Box::pin(program::run(begun)).await {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(shared::program::FAILED)
-        }
+    match begin(Program::Api, "emailer-api", ABOUT) {
+        Ok(begun) => ended(Box::pin(program::run(begun)).await),
+        Err(code) => code,
     }
 }

@@ -28,22 +28,17 @@ pub(crate) fn draft(body: &[u8]) -> Result<(Draft, Faults), Problem> {
         return Err(Fault::new("", Rule::TooLong, allowed).into());
     }
     // A list of the fields' values would pass for an object.
-    let error = match body.trim_ascii_start().first() {
-        Some(b'{') => match serde_json::from_slice::<Draft>(body) {
-            Ok(draft) => return Ok((draft, Faults::default())),
-            Err(error) => Some(error),
-        },
-        _ => None,
-    };
-    let value = value(body)?;
-    if !value.is_object() {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        value(body)?;
         return Err(Fault::new("", Rule::WrongType, "an object is expected").into());
     }
-    match walk::walk(value) {
+    let error = match serde_json::from_slice::<Draft>(body) {
+        Ok(draft) => return Ok((draft, Faults::default())),
+        Err(error) => error,
+    };
+    match walk::walk(value(body)?) {
         // JSON that only the typed parser refuses: a field that is there twice.
-        (_, faults) if faults.is_empty() => {
-            Err(error.map_or_else(|| malformed(&"no object"), |e| malformed(&e)))
-        }
+        (_, faults) if faults.is_empty() => Err(malformed(&error)),
         walked => Ok(walked),
     }
 }
@@ -93,7 +88,7 @@ fn has_more_values_than(body: &[u8], max: usize) -> bool {
     values > max
 }
 
-fn malformed(error: &dyn std::fmt::Display) -> Problem {
+fn malformed(error: &serde_json::Error) -> Problem {
     Problem::new(Code::MalformedJson, format!("Not JSON: {error}."))
 }
 

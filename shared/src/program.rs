@@ -39,6 +39,14 @@ pub fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(BAD_CONFIGURATION)
 }
 
+/// The exit code of a program that has run; why it failed is logged.
+pub fn ended<E: std::fmt::Display>(result: Result<ExitCode, E>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
 /// Ends at the first SIGTERM or SIGINT.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use shared::program::{begin, ended};
 use shared::settings::Program;
 use worker::program;
 
@@ -13,15 +14,8 @@ const ABOUT: &str =
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let begun = match shared::program::begin(Program::Worker, "emailer-worker", ABOUT) {
-        Ok(begun) => begun,
-        Err(code) => return code,
-    };
-    match Box::pin(program::run(begun)).await {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(shared::program::FAILED)
-        }
+    match begin(Program::Worker, "emailer-worker", ABOUT) {
+        Ok(begun) => ended(Box::pin(program::run(begun)).await),
+        Err(code) => code,
     }
 }

@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::load;
+use crate::process::{free_port, signal};
 use crate::sink::Sink;
 
 /// What stands before the APIs.
@@ -125,16 +126,12 @@ pub async fn run(balancer: Balancer, programs: &Path, root: &Path) -> anyhow::Re
     Ok(Outcome { accepted, failed, sent: counts.messages, doubled: counts.duplicates })
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// Asks for the end, and waits for it.
 async fn end(child: &mut Child) -> anyhow::Result<()> {
-    let Some(pid) = child.id() else { return Ok(()) };
-    let status = Command::new("kill").args(["-s", "TERM", &pid.to_string()]).status().await?;
-    ensure!(status.success(), "kill -s TERM {pid}");
-    tokio::time::timeout(PATIENCE, child.wait()).await.with_context(|| format!("{pid} does not end"))??;
+    if child.id().is_some() {
+        signal(child, "TERM").await?;
+        tokio::time::timeout(PATIENCE, child.wait()).await.context("a process does not end")??;
+    }
     Ok(())
 }
 

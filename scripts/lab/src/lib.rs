@@ -10,6 +10,7 @@ pub mod chaos;
 mod clock;
 mod control;
 pub mod load;
+mod process;
 pub mod relay;
 pub mod sink;
 pub mod wire;

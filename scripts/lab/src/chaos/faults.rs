@@ -8,8 +8,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
-use super::fleet::{Fleet, LEASE, signal};
+use super::fleet::{Fleet, LEASE};
 use super::traffic::Traffic;
+use crate::process::signal;
 
 /// The pause between two faults.
 const PAUSE: Duration = Duration::from_millis(400);

@@ -1,6 +1,5 @@
 //! The processes that are broken, and what is asked of them.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::{Fsync, Plan};
+use crate::process::{free_port, signal};
 use crate::sink::Sink;
 
 /// A job that its worker has not renewed for so long is taken over.
@@ -39,19 +39,6 @@ pub(super) struct Fleet {
     redis: Option<Child>,
     api: Option<Child>,
     workers: Vec<Option<Child>>,
-    started: u32,
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Sends a signal to a process that we started.
-pub(super) async fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
-    let pid = child.id().context("the process has ended")?.to_string();
-    let status = Command::new("kill").args(["-s", name, &pid]).status().await?;
-    ensure!(status.success(), "kill -s {name} {pid}");
-    Ok(())
 }
 
 impl Fleet {
@@ -75,7 +62,6 @@ impl Fleet {
             redis: None,
             api: None,
             workers: Vec::new(),
-            started: 0,
         };
         fleet.start_redis().await?;
         let port = fleet.api_port.to_string();
@@ -173,7 +159,6 @@ impl Fleet {
     // ----------------------------------------------------------------------------------------- workers
 
     pub(super) fn start_worker(&mut self, index: usize) -> anyhow::Result<()> {
-        self.started += 1;
         let mut command = self.program("emailer-worker", &format!("worker{index}.log"))?;
         let child = command.env("WORKER_PORT", "0").spawn().context("emailer-worker")?;
         self.workers[index] = Some(child);
