@@ -253,11 +253,20 @@ impl Settlement {
     /// What a job's timeline says of it: the attempt, what the relay said, and what the worker adds.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let mut parts = vec![format!("attempt {}", self.attempt)];
-        parts.extend(self.reply.as_ref().map(ToString::to_string));
-        parts.extend(Some(self.detail.clone()).filter(|detail| !detail.is_empty()));
-        parts.join(": ")
+        attempt_in_words(self.attempt, self.reply.as_ref(), &self.detail)
     }
+}
+
+/// See [`Settlement::in_words`].
+pub(crate) fn attempt_in_words(attempt: u32, reply: Option<&LastReply>, detail: &str) -> String {
+    let mut words = format!("attempt {attempt}");
+    for part in [reply.map(ToString::to_string).as_deref().unwrap_or_default(), detail] {
+        if !part.is_empty() {
+            words.push_str(": ");
+            words.push_str(part);
+        }
+    }
+    words
 }
 
 /// What becomes of a job.

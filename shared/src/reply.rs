@@ -44,6 +44,15 @@ impl Stage {
             Self::Dot => "dot",
         }
     }
+
+    /// The stage of a word of [`Stage::as_str`].
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        use Stage::{Auth, Connect, Data, Dot, Ehlo, Greeting, Mail, Rcpt, Tls};
+        [Connect, Tls, Greeting, Ehlo, Auth, Mail, Rcpt, Data, Dot]
+            .into_iter()
+            .find(|stage| stage.as_str() == word)
+    }
 }
 
 impl fmt::Display for Stage {

@@ -20,10 +20,10 @@
 //! | `:delayed` | sorted set | retries and scheduled jobs by due time, ms of the server's clock |
 //! | `:urgent` | sorted set | those of them with high priority: they need not wait behind thousands that are due too |
 //! | `:expiring` | sorted set | those of them that will expire before they are due, by that time |
-//! | `:job:<id>` | hash | state, place, counts, short texts; small enough to stay a listpack |
+//! | `:job:<id>` | hash | state, place, owner, counts, short texts; small enough to stay a listpack. Of a batch of one job also what is in `:batch:<id>` of others |
 //! | `:detail:<id>` | hash | a job's texts over 64 bytes, where it has some |
-//! | `:timeline:<id>` | list | its newest 50 events, but for `accepted` |
-//! | `:batch:<id>` | hash | what its jobs share, and how many are in each state |
+//! | `:timeline:<id>` | list | its newest 50 events, but for `accepted` and what the hash tells of the last attempt |
+//! | `:batch:<id>` | hash | what the jobs of a batch of several share, and how many need its content. Of one that is gone: that it was there, for a minute |
 //! | `:labels:<batch>` | hash | its tags and metadata where they are over 64 bytes |
 //! | `:content:<batch>` | string | what is sent; freed with the last job that needs it |
 //! | `:template:<hash>`, `:templates` | string, hash | template sources, and how many contents need each |

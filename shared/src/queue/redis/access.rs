@@ -42,7 +42,7 @@ const BOTH: &[&str] = &[
 
 /// What only the API does: accept, list, order, pause relays.
 const API: &[&str] =
-    &["del", "exists", "get", "persist", "pexpire", "pexpireat", "set", "xlen", "zcount", "zscore"];
+    &["del", "exists", "get", "mset", "persist", "pexpire", "pexpireat", "set", "xlen", "zcount", "zscore"];
 
 /// What only a worker does: claim, wait, reclaim, promote, clean up, pause relays.
 const WORKER: &[&str] = &[

@@ -112,7 +112,7 @@ impl Channel {
         call: &Call,
         repeat: Repeat,
     ) -> Result<T, RedisError> {
-        match self.send(&call.by_sha(), repeat).await {
+        match self.send(call.by_sha(), repeat).await {
             Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.send(&call.by_text(), repeat).await
             }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::channel::Repeat;
 use super::content::Shared;
 use super::scripts::{self, Call};
-use super::{RedisQueue, unreadable};
+use super::{RedisQueue, stored, unreadable};
 use crate::clock::Timestamp;
 use crate::job::{BatchId, JobId, OnAmbiguous, POISON_RECLAIMS, Priority, Reason};
 use crate::queue::{
@@ -180,9 +180,12 @@ fn delivery(job: JobId, row: &DeliveryRow, batch: &BatchRow, shared: &Shared) ->
 
 /// The arguments of a settlement, in the order of `settle.lua`.
 fn push_settlement(call: &mut Call, settlement: &Settlement) -> Result<(), Unavailable> {
-    let detail = serde_json::to_string(&settlement.in_words()).map_err(unreadable)?;
-    let reply = settlement.reply.as_ref().map(serde_json::to_string);
-    let reply = reply.transpose().map_err(unreadable)?;
+    // What a job's record tells of its sending in any case is not told twice.
+    let is_told =
+        settlement.verdict == Verdict::Sent && settlement.reply.is_some() && settlement.detail.is_empty();
+    let detail = if is_told { Ok(String::new()) } else { serde_json::to_string(&settlement.in_words()) };
+    let detail = detail.map_err(unreadable)?;
+    let reply = settlement.reply.as_ref().map(stored::reply).transpose().map_err(unreadable)?;
     let (verdict, extra) = match settlement.verdict {
         Verdict::Sent => ("sent", String::new()),
         Verdict::Retry { delay } => ("retry", delay.as_millis().to_string()),

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::channel::{Channel, Repeat, is_lost, unavailable};
 use super::keys::Keys;
-use super::scripts::{self, Call};
+use super::scripts::{self, Args, Call};
 use crate::queue::{Accepted, EnqueueError, Limits, Unavailable};
 
 /// Jobs in one call, and so in one batch, at most.
@@ -22,9 +22,7 @@ pub(super) const JOBS_A_CALL: usize = 1_000;
 
 /// The batches that wait for the next call.
 pub(super) struct Gathering {
-    waiting: Mutex<Vec<Waiting>>,
-    /// Held while a call is on its way.
-    flight: tokio::sync::Mutex<()>,
+    line: Mutex<Line>,
     channel: Channel,
     keys: Keys,
     limits: Limits,
@@ -32,8 +30,26 @@ pub(super) struct Gathering {
     pub(super) known_bundles: Mutex<HashSet<String>>,
 }
 
+#[derive(Default)]
+struct Line {
+    waiting: Vec<Waiting>,
+    /// Whether a task carries what waits, call after call.
+    is_carried: bool,
+}
+
+/// Lets another task carry on where one has panicked.
+struct Relief<'a>(&'a Gathering);
+
+impl Drop for Relief<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.line).is_carried = false;
+        }
+    }
+}
+
 struct Waiting {
-    args: Vec<Vec<u8>>,
+    args: Args,
     jobs: usize,
     deadline: Instant,
     answer: oneshot::Sender<Result<Answer, Unavailable>>,
@@ -49,56 +65,54 @@ pub(super) enum Answer {
 
 impl Gathering {
     pub(super) fn new(channel: Channel, keys: Keys, limits: Limits) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            flight: tokio::sync::Mutex::default(),
-            channel,
-            keys,
-            limits,
-            known_bundles: Mutex::default(),
-        }
+        Self { line: Mutex::default(), channel, keys, limits, known_bundles: Mutex::default() }
     }
 
-    /// One batch through the next call.
+    /// One batch through the next call. The caller keeps the time.
     pub(super) async fn submit(
         self: &Arc<Self>,
-        args: Vec<Vec<u8>>,
+        args: Args,
         jobs: usize,
         deadline: Instant,
     ) -> Result<Answer, Unavailable> {
         let (answer, answered) = oneshot::channel();
-        lock(&self.waiting).push(Waiting { args, jobs, deadline, answer });
-        // A task of its own, since the caller may go away while others' batches are on their way with its.
-        tokio::spawn(Arc::clone(self).fly());
-        match tokio::time::timeout_at(deadline, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(no_answer()),
+        let is_carried = {
+            let mut line = lock(&self.line);
+            line.waiting.push(Waiting { args, jobs, deadline, answer });
+            std::mem::replace(&mut line.is_carried, true)
+        };
+        if !is_carried {
+            // A task of its own, since the caller may go away while others' batches are on their way with its.
+            tokio::spawn(Arc::clone(self).carry());
         }
+        answered.await.unwrap_or_else(|_| Err(no_answer()))
     }
 
-    /// Sends what has gathered, unless an earlier call has taken it.
-    async fn fly(self: Arc<Self>) {
-        let _flight = self.flight.lock().await;
-        let taken = self.take();
-        if !taken.is_empty() {
+    /// Carries what has gathered, until nothing waits.
+    async fn carry(self: Arc<Self>) {
+        let _relief = Relief(&self);
+        while let Some(taken) = self.take() {
             self.deliver(taken).await;
         }
     }
 
-    fn take(&self) -> Vec<Waiting> {
-        let mut waiting = lock(&self.waiting);
+    /// What goes with the next call; none: nothing waits, and the next to come has to be carried anew.
+    fn take(&self) -> Option<Vec<Waiting>> {
+        let mut line = lock(&self.line);
+        if line.waiting.is_empty() {
+            line.is_carried = false;
+            return None;
+        }
         let mut jobs = 0;
-        let fitting = waiting
+        let fitting = line
+            .waiting
             .iter()
             .take_while(|w| {
                 jobs += w.jobs;
                 jobs <= JOBS_A_CALL
             })
             .count();
-        let fitting = fitting.max(1).min(waiting.len());
-        let mut taken: Vec<Waiting> = waiting.drain(..fitting).collect();
-        taken.retain(|w| !w.answer.is_closed());
-        taken
+        Some(line.waiting.drain(..fitting.max(1)).collect())
     }
 
     async fn deliver(&self, mut batches: Vec<Waiting>) {
@@ -147,9 +161,7 @@ impl Gathering {
             .arg(self.limits.max_scheduled)
             .arg(batches.len());
         for batch in batches {
-            for arg in &batch.args {
-                call.push(arg.as_slice());
-            }
+            call.extend(&batch.args);
         }
         let answers: Vec<Vec<Value>> = self.channel.try_call(&call, Repeat::Once).await?;
         answers.iter().zip(batches).map(|(a, b)| read_answer(a, b.jobs)).collect()

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::gathering::{Answer, JOBS_A_CALL, lock, no_answer};
+use super::scripts::Args;
 use super::{RedisQueue, stored};
 use crate::message::Body;
 use crate::queue::{Accepted, EnqueueError, Idempotency, Intake, NewBatch, Unavailable};
@@ -33,35 +33,42 @@ fn template(batch: &NewBatch) -> Option<(&str, &Bundle)> {
     }
 }
 
-fn json_or_nothing(value: &impl Serialize, nothing: bool) -> Result<Vec<u8>, serde_json::Error> {
-    if nothing { Ok(Vec::new()) } else { serde_json::to_vec(value) }
-}
-
 /// The arguments of a batch, in the order of `enqueue.lua`.
-fn arguments(batch: &NewBatch, content: &[u8], bundle: &[u8]) -> Result<Vec<Vec<u8>>, serde_json::Error> {
-    let text = |t: &str| t.as_bytes().to_vec();
-    let idempotency = batch.idempotency.as_ref();
-    let template = template(batch).map(|(hash, _)| hash).unwrap_or_default();
-    let mut args = vec![
-        text(&batch.id.to_string()),
-        text(batch.priority.as_str()),
-        batch.send_at.map(|at| text(&at.as_millis().to_string())).unwrap_or_default(),
-        text(batch.on_ambiguous.as_str()),
-        text(&batch.max_attempts.to_string()),
-        text(&batch.expire_after.as_millis().to_string()),
-        text(batch.content.from.address.domain()),
-        json_or_nothing(&batch.tags, batch.tags.is_empty())?,
-        json_or_nothing(&batch.metadata, batch.metadata.is_none())?,
-        content.to_vec(),
-        text(template),
-        bundle.to_vec(),
-        idempotency.map(|i| text(&i.key)).unwrap_or_default(),
-        idempotency.map(|i| text(&i.fingerprint)).unwrap_or_default(),
-        text(&idempotency.map_or(0, |i| i.keep.as_millis()).to_string()),
-        text(&batch.recipients.len().to_string()),
-    ];
+fn arguments(batch: &NewBatch, content: &[u8], bundle: &[u8]) -> Result<Args, serde_json::Error> {
+    let expire_after = super::millis(batch.expire_after);
+    let mut args = Args::default();
+    args.push_shown(batch.id);
+    args.push(batch.priority.as_str().as_bytes());
+    args.push_shown(batch.recipients.len());
+    args.push_shown(stored::facts(batch, expire_after));
+    args.push_shown(expire_after);
+    match batch.send_at {
+        Some(at) => args.push_shown(at.as_millis()),
+        None => args.push(&[]),
+    }
+    args.push(batch.content.from.address.domain().as_bytes());
+    if batch.tags.is_empty() {
+        args.push(&[])
+    } else {
+        args.push_json(&batch.tags)?
+    }
+    match &batch.metadata {
+        Some(metadata) => args.push_json(metadata)?,
+        None => args.push(&[]),
+    }
+    args.push(content);
+    args.push(template(batch).map(|(hash, _)| hash).unwrap_or_default().as_bytes());
+    args.push(bundle);
+    match &batch.idempotency {
+        Some(idempotency) => {
+            args.push(idempotency.key.as_bytes());
+            args.push(idempotency.fingerprint.as_bytes());
+            args.push_shown(idempotency.keep.as_millis());
+        }
+        None => args.push(&[]),
+    }
     for recipient in &batch.recipients {
-        args.push(serde_json::to_vec(recipient)?);
+        args.push_json(recipient)?;
     }
     Ok(args)
 }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
+use super::stored::{Facts, read_facts, read_reply};
 use super::unreadable;
 use crate::clock::Timestamp;
-use crate::job::{BatchRecord, JobId, JobRecord, Priority, Reason, Status, TimelineEntry};
-use crate::queue::Unavailable;
+use crate::job::{BatchRecord, JobId, JobRecord, Reason, Status, TimelineEntry};
+use crate::queue::{Unavailable, attempt_in_words};
 
 /// Job id, its hash, its long texts, its history, the time at which it is due.
 pub(super) type JobRow = (String, HashMap<String, String>, HashMap<String, String>, Vec<String>, Option<f64>);
@@ -33,8 +34,8 @@ impl Fields<'_> {
         Ok(self.maybe(field)?.unwrap_or_default())
     }
 
-    fn time(&self, field: &'static str) -> Result<Timestamp, Unavailable> {
-        self.number(field).map(Timestamp::from_millis)
+    fn facts(&self) -> Result<Facts, Unavailable> {
+        read_facts(self.text("facts")?).ok_or_else(|| unreadable("facts of a batch"))
     }
 
     fn word<T>(&self, field: &'static str, read: impl Fn(&str) -> Option<T>) -> Result<T, Unavailable> {
@@ -57,54 +58,61 @@ pub(super) fn jobs(rows: &[JobRow], batches: &[BatchRow]) -> Result<Vec<JobRecor
 
 fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailable> {
     let (short, long) = (Fields(&row.1), &row.2);
-    let shared = Fields(&batch.1);
+    let facts = Fields(&batch.1).facts()?;
     let text = |field: &str| row.1.get(field).or_else(|| long.get(field));
     let status = short.word("state", Status::from_word)?;
-    let accepted_at = shared.time("accepted")?;
     let attempts = short.number("attempts")?;
     let send_at = match short.maybe("send_at")? {
-        None => shared.maybe("send_at")?,
+        None => facts.send_at,
         // A batch's time that was moved to the past is none.
-        own => own.filter(|ms: &i64| *ms > 0),
+        own => own.filter(|ms: &i64| *ms > 0).map(Timestamp::from_millis),
     };
     let due = matches!(status, Status::Scheduled | Status::Retrying).then_some(row.4);
     #[expect(clippy::cast_possible_truncation, reason = "a score is a whole number of milliseconds")]
     let next_attempt_at = due.flatten().map(|ms| Timestamp::from_millis(ms as i64));
-    Ok(JobRecord {
+    let read_last = |text: &String| read_reply(text).ok_or_else(|| unreadable("a last reply"));
+    let mut record = JobRecord {
         id,
         recipient: read(text("recipient").ok_or_else(|| unreadable("a job without a recipient"))?)?,
         status,
         reason: row.1.get("reason").and_then(|word| Reason::from_word(word)),
-        priority: shared.word("priority", Priority::from_word)?,
+        priority: facts.priority,
         attempts,
-        max_attempts: shared.number("max_attempts")?,
-        accepted_at,
-        send_at: send_at.map(Timestamp::from_millis),
+        max_attempts: facts.max_attempts,
+        accepted_at: facts.accepted,
+        send_at,
         next_attempt_at,
-        last_reply: text("reply").map(|json| read(json)).transpose()?,
+        last_reply: text("reply").map(read_last).transpose()?,
         relay: text("relay").cloned(),
-        message_domain: shared.text("domain")?.to_owned(),
+        message_domain: Fields(&batch.1).text("domain")?.to_owned(),
         tags: label(batch, "tags")?.unwrap_or_default(),
         metadata: label(batch, "metadata")?,
-        timeline: timeline(accepted_at, &row.3, short.maybe("since")?, attempts)?,
-    })
+        timeline: Vec::new(),
+    };
+    record.timeline = timeline(&record, &row.3, short.maybe("since")?, short.maybe("sent_at")?)?;
+    Ok(record)
 }
 
-/// Acceptance is not stored with each job: it is the batch's. That a job is being sent is in its hash.
+/// Acceptance is not stored with each job: it is the batch's. That a job is being sent, and that it was sent as most
+/// are, is in its hash.
 fn timeline(
-    accepted_at: Timestamp,
+    record: &JobRecord,
     entries: &[String],
     sending_since: Option<i64>,
-    attempts: u32,
+    sent_at: Option<i64>,
 ) -> Result<Vec<TimelineEntry>, Unavailable> {
-    let plain = |at, event: &str| TimelineEntry { at, event: event.to_owned(), detail: String::new() };
-    let mut timeline = vec![plain(accepted_at, "accepted")];
+    let happened = |at, event: &str, detail| TimelineEntry { at, event: event.to_owned(), detail };
+    let mut timeline = vec![happened(record.accepted_at, "accepted", String::new())];
     for entry in entries {
         timeline.push(read(entry)?);
     }
-    timeline.extend(sending_since.map(|ms| TimelineEntry {
-        detail: format!("attempt {}", attempts + 1),
-        ..plain(Timestamp::from_millis(ms), "sending")
+    let attempt = if sent_at.is_some() { record.attempts } else { record.attempts + 1 };
+    timeline.extend(
+        sending_since.map(|ms| happened(Timestamp::from_millis(ms), "sending", format!("attempt {attempt}"))),
+    );
+    timeline.extend(sent_at.map(|ms| {
+        let detail = attempt_in_words(attempt, record.last_reply.as_ref(), "");
+        happened(Timestamp::from_millis(ms), "sent", detail)
     }));
     let surplus = timeline.len().saturating_sub(crate::job::TIMELINE_LIMIT);
     timeline.drain(..surplus);
@@ -112,15 +120,15 @@ fn timeline(
 }
 
 pub(super) fn batch(row: &BatchRow, states: &[(String, u64)]) -> Result<BatchRecord, Unavailable> {
-    let fields = Fields(&row.1);
+    let facts = Fields(&row.1).facts()?;
     let mut statuses = [0; Status::ALL.len()];
     for (count, status) in statuses.iter_mut().zip(Status::ALL) {
         *count = states.iter().filter(|(state, _)| state == status.as_str()).map(|(_, n)| n).sum();
     }
     Ok(BatchRecord {
         id: row.0.parse().map_err(unreadable)?,
-        accepted_at: fields.time("accepted")?,
-        count: fields.number("count")?,
+        accepted_at: facts.accepted,
+        count: facts.count,
         statuses,
         tags: label(row, "tags")?.unwrap_or_default(),
         metadata: label(row, "metadata")?,

@@ -5,9 +5,11 @@
 //! replay is harmless, and the time is the server's. All but `enqueue` and `keep` also run when Redis' memory is full
 //! (`flags=allow-oom`), so that a full Redis can be drained.
 
+use std::fmt;
 use std::sync::LazyLock;
 
-use redis::{Cmd, ToRedisArgs};
+use redis::{Arg, Cmd, RedisWrite, ToRedisArgs};
+use serde::Serialize;
 
 use super::keys::{self, Keys};
 
@@ -110,13 +112,15 @@ scripts! {
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     script: &'static Script,
-    prefix: String,
-    args: Vec<Vec<u8>>,
+    /// As sent when the server is thought to know the script.
+    cmd: Cmd,
 }
 
 impl Call {
     pub(super) fn new(script: &'static Script, keys: &Keys) -> Self {
-        Self { script, prefix: keys.prefix().to_owned(), args: Vec::new() }
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&script.sha).arg(1).arg(keys.prefix());
+        Self { script, cmd }
     }
 
     pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
@@ -125,7 +129,13 @@ impl Call {
     }
 
     pub(super) fn push(&mut self, arg: impl ToRedisArgs) {
-        self.args.extend(arg.to_redis_args());
+        self.cmd.arg(arg);
+    }
+
+    /// Arguments that were gathered before.
+    pub(super) fn extend(&mut self, args: &Args) {
+        self.cmd.reserve_space_for_args(args.iter().map(<[u8]>::len));
+        args.iter().for_each(|arg| self.cmd.write_arg(arg));
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -133,23 +143,46 @@ impl Call {
     }
 
     /// As sent when the server is thought to know the script.
-    pub(super) fn by_sha(&self) -> Cmd {
-        self.command("EVALSHA", self.script.sha.as_bytes())
+    pub(super) fn by_sha(&self) -> &Cmd {
+        &self.cmd
     }
 
     /// As sent when it does not: the server remembers it.
     pub(super) fn by_text(&self) -> Cmd {
-        self.command("EVAL", self.script.text.as_bytes())
-    }
-
-    fn command(&self, verb: &str, script: &[u8]) -> Cmd {
-        let mut cmd = redis::cmd(verb);
-        cmd.arg(script).arg(1).arg(&self.prefix);
-        for arg in &self.args {
-            cmd.arg(arg.as_slice());
-        }
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(&self.script.text);
+        simple(&self.cmd).skip(2).for_each(|arg| cmd.write_arg(arg));
         cmd
     }
+}
+
+/// Arguments of a call that is made later, in one piece of memory.
+#[derive(Debug, Default)]
+pub(super) struct Args(Cmd);
+
+impl Args {
+    pub(super) fn push(&mut self, arg: &[u8]) {
+        self.0.write_arg(arg);
+    }
+
+    pub(super) fn push_shown(&mut self, arg: impl fmt::Display) {
+        self.0.write_arg_fmt(arg);
+    }
+
+    pub(super) fn push_json(&mut self, arg: &impl Serialize) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(self.0.writer_for_next_arg(), arg)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        simple(&self.0)
+    }
+}
+
+fn simple(cmd: &Cmd) -> impl Iterator<Item = &[u8]> {
+    cmd.args_iter().filter_map(|arg| match arg {
+        Arg::Simple(bytes) => Some(bytes),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

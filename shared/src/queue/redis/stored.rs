@@ -1,11 +1,17 @@
-//! The JSON texts that are stored: what they look like, and that they say which version they are.
+//! The texts that are stored: what they look like, and that they say which version they are.
 //!
-//! Unknown fields of a newer version are let through, and never lost: no script rewrites one of these texts.
+//! Unknown fields of a newer version are let through, and never lost: no script rewrites one of these texts. A release
+//! that changes the meaning of what is there counts the version of a batch's facts up: older ones then leave its jobs
+//! alone (`lua/state.lua`).
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
+use crate::job::{OnAmbiguous, Priority};
 use crate::message::Content;
+use crate::queue::NewBatch;
+use crate::reply::{Enhanced, LastReply, Stage};
 use crate::template::Bundle;
 
 const VERSION: u32 = 1;
@@ -33,6 +39,68 @@ pub(super) struct StoredAnswer {
     pub(super) scheduled: bool,
 }
 
+/// What the script completes to a batch's facts, with the time of acceptance and those that follow from it.
+pub(super) fn facts(batch: &NewBatch, expire_after_ms: u64) -> String {
+    format!(
+        "{VERSION} {} {} {} {expire_after_ms} {}",
+        batch.priority,
+        batch.max_attempts,
+        batch.on_ambiguous.as_str(),
+        batch.recipients.len()
+    )
+}
+
+/// What the jobs of a batch share and what decides (`lua/state.lua`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) priority: Priority,
+    pub(super) max_attempts: u32,
+    pub(super) count: u64,
+    pub(super) accepted: Timestamp,
+    pub(super) send_at: Option<Timestamp>,
+}
+
+/// Reads facts of this version.
+pub(super) fn read_facts(text: &str) -> Option<Facts> {
+    let mut words = text.split(' ');
+    if words.next()? != VERSION.to_string() {
+        return None;
+    }
+    let priority = Priority::from_word(words.next()?)?;
+    let max_attempts = words.next()?.parse().ok()?;
+    OnAmbiguous::from_word(words.next()?)?;
+    let mut words = words.skip(1);
+    let count = words.next()?.parse().ok()?;
+    let accepted = Timestamp::from_millis(words.next()?.parse().ok()?);
+    let send_at = words.nth(1)?.parse().ok().map(Timestamp::from_millis);
+    Some(Facts { priority, max_attempts, count, accepted, send_at })
+}
+
+/// A last reply as it is kept with a job: `stage code|- text`, which is short enough for the job's hash where JSON is
+/// not.
+pub(super) fn reply(reply: &LastReply) -> Result<String, serde_json::Error> {
+    let code = reply.code.map_or_else(|| "-".to_owned(), |code| code.to_string());
+    let text = format!("{} {code} {}", reply.stage, reply.text);
+    // An enhanced code that the text does not begin with would be lost.
+    if read_plain_reply(&text).as_ref() == Some(reply) { Ok(text) } else { serde_json::to_string(reply) }
+}
+
+pub(super) fn read_reply(text: &str) -> Option<LastReply> {
+    read_plain_reply(text).or_else(|| serde_json::from_str(text).ok())
+}
+
+fn read_plain_reply(text: &str) -> Option<LastReply> {
+    let mut parts = text.splitn(3, ' ');
+    let stage = Stage::from_word(parts.next()?)?;
+    let code = match parts.next()? {
+        "-" => None,
+        code => Some(code.parse().ok()?),
+    };
+    let text = parts.next()?.to_owned();
+    let enhanced = code.and_then(|_| Enhanced::parse_prefix(&text));
+    Some(LastReply { stage, code, enhanced, text })
+}
+
 pub(super) fn content(content: &Content) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&StoredContent { v: VERSION, content })
 }
@@ -51,4 +119,41 @@ pub(super) fn read_bundle(text: &[u8]) -> Result<Bundle, serde_json::Error> {
 
 pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Reply;
+
+    #[test]
+    fn replies_come_back_as_they_were() {
+        for kept in [
+            LastReply::heard(Stage::Dot, &Reply::new(250, "2.0.0 Ok: queued as 4F7C")),
+            LastReply::heard(Stage::Rcpt, &Reply::new(451, "4.7.1 later\nplease")),
+            LastReply::heard(Stage::Mail, &Reply::new(550, "")),
+            LastReply::none(Stage::Connect, "connection refused"),
+            LastReply::none(Stage::Tls, "2.0.0 is no code here"),
+            LastReply { enhanced: None, ..LastReply::heard(Stage::Dot, &Reply::new(250, "2.0.0 Ok")) },
+            LastReply { enhanced: Enhanced::parse_prefix("5.1.1"), ..LastReply::none(Stage::Dot, "no") },
+        ] {
+            assert_eq!(read_reply(&reply(&kept).unwrap()).as_ref(), Some(&kept));
+        }
+        assert_eq!(
+            reply(&LastReply::heard(Stage::Dot, &Reply::new(250, "2.0.0 Ok"))).unwrap(),
+            "dot 250 2.0.0 Ok"
+        );
+    }
+
+    #[test]
+    fn facts_of_a_later_version_are_not_guessed_at() {
+        let facts = read_facts("1 high 4 hold 86400000 2 1764001234567 - 1764001239999 more").unwrap();
+        assert_eq!((facts.priority, facts.max_attempts, facts.count), (Priority::High, 4, 2));
+        assert_eq!(facts.accepted, Timestamp::from_millis(1_764_001_234_567));
+        assert_eq!(facts.send_at, Some(Timestamp::from_millis(1_764_001_239_999)));
+        assert!(
+            read_facts("1 bulk 4 resend 86400000 1 1764001234567 1764087634567 -").unwrap().send_at.is_none()
+        );
+        assert!(read_facts("2 high 4 hold 86400000 2 1764001234567 - -").is_none());
+    }
 }

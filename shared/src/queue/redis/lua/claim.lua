@@ -21,6 +21,7 @@ end
 local function hand_out(job)
   shift(job, 'sending')
   put(job, 'since', now)
+  put(job, 'owner', me)
   save(job)
   deliver(job)
 end
@@ -33,8 +34,10 @@ local function take(priority, n)
     if #entries == 0 then return n end
     budget = budget - #entries
     for _, entry in ipairs(entries) do
-      local job = load_job(entry[2][2])
-      if not job or job.sid ~= entry[1] then
+      local job, newer = load_job(entry[2][2])
+      if newer then
+        pass_on(stream, entry)
+      elseif not job or job.sid ~= entry[1] then
         call('XACK', stream, GROUP, entry[1])
         call('XDEL', stream, entry[1])
       elseif is_expired(job) then

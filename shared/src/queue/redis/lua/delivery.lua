@@ -5,7 +5,7 @@ local deliveries, delivered_batches, told = {}, {}, {}
 local function deliver(job)
   deliveries[#deliveries + 1] = {
     job.id, job.sid, job.attempts, job.reclaims, job.marked and 1 or 0, job.send_at or false,
-    text_of(job.id, 'recipient'),
+    job.recipient or call('HGET', detail_key(job.id), 'recipient'),
   }
   local batch = job.batch
   if not told[batch.id] then

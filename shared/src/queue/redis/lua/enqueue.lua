@@ -2,30 +2,31 @@
 -- enqueue: accepts batches, each whole or not at all. The only operation that Redis refuses when its memory is full.
 -- KEYS[1] the queue's prefix
 -- ARGV    max_queue_size, max_scheduled, number of batches, then for each batch:
---         id, priority, send_at ms|'', on_ambiguous, max_attempts, expire_after ms, sender domain, tags (JSON)|'',
---         metadata (JSON)|'', content|'' (stored before), template hash|'', bundle|'' (known to be stored),
---         idempotency hash|'', fingerprint, keep ms, number of jobs, then their recipients
+--         id, priority, number of jobs, what stands before `accepted` in its facts (state.lua), expire_after ms,
+--         send_at ms|'', sender domain, tags (JSON)|'', metadata (JSON)|'', content|'' (stored before),
+--         template hash|'', bundle|'' (known to be stored), idempotency hash|'', then only if that is given:
+--         fingerprint, keep ms; then the recipients
 -- returns for each batch one of
 --         {'ok', batch, count, scheduled 0|1, replayed 0|1}  {'full', used, max}  {'schedule_full', used, max}
 --         {'too_large', max}  {'key_reuse'}  {'need_content'}  {'need_bundle'}
 -- A batch id that is known changes nothing and is answered as before.
 
-local at = 3
-local function next_arg()
-  at = at + 1
-  return ARGV[at]
-end
-
-local max_queue, max_scheduled = tonumber(ARGV[1]), tonumber(ARGV[2])
+local max_queue, max_scheduled, size = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local used, waiting = jobs_in({ 'queued', 'retrying', 'sending', 'held' }), jobs_in({ 'scheduled' })
 
-local function read_batch()
+local at = 3
+local function read_batch_args()
   local b = {
-    id = next_arg(), priority = next_arg(), send_at = tonumber(next_arg()), ambiguous = next_arg(),
-    max_attempts = next_arg(), expire_after = tonumber(next_arg()), domain = next_arg(), tags = next_arg(),
-    metadata = next_arg(), content = next_arg(), template = next_arg(), bundle = next_arg(), idem = next_arg(), fingerprint = next_arg(),
-    keep = tonumber(next_arg()), count = tonumber(next_arg()),
+    id = ARGV[at + 1], priority = ARGV[at + 2], count = tonumber(ARGV[at + 3]), facts = ARGV[at + 4],
+    expire_after = tonumber(ARGV[at + 5]), send_at = tonumber(ARGV[at + 6]), domain = ARGV[at + 7],
+    tags = ARGV[at + 8], metadata = ARGV[at + 9], content = ARGV[at + 10], template = ARGV[at + 11],
+    bundle = ARGV[at + 12], idem = ARGV[at + 13],
   }
+  at = at + 13
+  if b.idem ~= '' then
+    b.fingerprint, b.keep = ARGV[at + 1], tonumber(ARGV[at + 2])
+    at = at + 2
+  end
   b.first = at + 1
   at = at + b.count
   b.scheduled = b.send_at ~= nil and b.send_at > now
@@ -33,11 +34,16 @@ local function read_batch()
 end
 
 -- What was answered before to the batch's id or its idempotency key.
-local function known(b)
-  local before = call('HMGET', batch_key(b.id), 'accepted', 'send_at')
-  if before[1] then
-    return { 'ok', b.id, b.count, (tonumber(before[2]) or 0) > tonumber(before[1]) and 1 or 0, 0 }
+local function known_id(b)
+  local before = load_batch(b.id)
+  if before then
+    return { 'ok', b.id, b.count, (before.send_at or 0) > before.accepted and 1 or 0, 0 }
   end
+  local scheduled = call('HGET', batch_key(b.id), 'gone')
+  return scheduled and { 'ok', b.id, b.count, tonumber(scheduled), 0 }
+end
+
+local function known_key(b)
   local stored = b.idem ~= '' and call('GET', idem_key(b.idem))
   if not stored then return nil end
   local first = cjson.decode(stored)
@@ -57,6 +63,10 @@ local function refused(b)
   return nil
 end
 
+-- Written once for all batches.
+local contents = {}
+
+-- Returns what the batch's own hash holds, as a flat list.
 local function write_shared(b)
   if b.idem ~= '' then
     local keep = math.max(now, b.scheduled and b.send_at or 0) - now + b.keep
@@ -64,66 +74,80 @@ local function write_shared(b)
       v = 1, fingerprint = b.fingerprint, batch = b.id, count = b.count, scheduled = b.scheduled,
     }), 'PX', math.max(keep, 1))
   end
-  if b.content == '' then call('PERSIST', content_key(b.id)) else call('SET', content_key(b.id), b.content) end
+  if b.content == '' then
+    call('PERSIST', content_key(b.id))
+  else
+    contents[#contents + 1], contents[#contents + 2] = content_key(b.id), b.content
+  end
   if b.template ~= '' then
     if b.bundle ~= '' then call('SET', template_key(b.template), b.bundle, 'NX') end
     call('HINCRBY', key.templates, b.template, 1)
   end
-  local entry = call('XADD', key.batches, '*', 'batch', b.id)
+  local life = b.scheduled and string.format('- %d', b.send_at) or string.format('%d -', active + b.expire_after)
   local fields = {
-    'v', 1, 'priority', b.priority, 'max_attempts', b.max_attempts, 'ambiguous', b.ambiguous, 'accepted', now,
-    'expire_after', b.expire_after, 'count', b.count, 'records', b.count, 'refs', b.count, 'entry', entry,
-    'domain', b.domain,
+    'facts', b.facts .. string.format(' %d ', now) .. life, 'domain', b.domain,
+    'entry', call('XADD', key.batches, '*', 'batch', b.id),
   }
-  local function add(field, value)
-    fields[#fields + 1] = field
-    fields[#fields + 1] = value
-  end
-  if b.scheduled then add('send_at', b.send_at) else add('expires', active + b.expire_after) end
-  if b.template ~= '' then add('template', b.template) end
+  if b.template ~= '' then fields[7], fields[8] = 'template', b.template end
   for _, field in ipairs({ 'tags', 'metadata' }) do
     if #b[field] > SHORT then
       call('HSET', labels_key(b.id), field, b[field])
     elseif b[field] ~= '' then
-      add(field, b[field])
+      fields[#fields + 1], fields[#fields + 2] = field, b[field]
     end
   end
-  call('HSET', batch_key(b.id), unpack(fields))
+  return fields
 end
 
-local function write_jobs(b)
-  local state, stream = b.scheduled and 'scheduled' or 'queued', key.ready[b.priority]
-  for i = 0, b.count - 1 do
-    local id, recipient = b.id .. '-' .. string.format('%d', i), ARGV[b.first + i]
-    local fields = { 'state', state }
-    if b.scheduled then
-      call('ZADD', key.delayed, b.send_at, id)
-      if b.priority == 'high' then call('ZADD', key.urgent, b.send_at, id) end
-    else
-      fields[3], fields[4] = 'sid', call('XADD', stream, '*', 'job', id)
-    end
-    if #recipient <= SHORT then
-      fields[#fields + 1], fields[#fields + 2] = 'recipient', recipient
-    else
-      call('HSET', detail_key(id), 'recipient', recipient)
-    end
-    call('HSET', job_key(id), unpack(fields))
+local function write_job(b, i, fields)
+  local id, recipient, n = b.id .. '-' .. string.format('%d', i), ARGV[b.first + i], #fields
+  fields[n + 1], fields[n + 2] = 'state', b.scheduled and 'scheduled' or 'queued'
+  if b.scheduled then
+    call('ZADD', key.delayed, b.send_at, id)
+    if b.priority == 'high' then call('ZADD', key.urgent, b.send_at, id) end
+  else
+    fields[n + 3], fields[n + 4] = 'sid', call('XADD', key.ready[b.priority], '*', 'job', id)
   end
-  count(b, state, b.count)
+  if #recipient <= SHORT then
+    n = #fields
+    fields[n + 1], fields[n + 2] = 'recipient', recipient
+  else
+    call('HSET', detail_key(id), 'recipient', recipient)
+  end
+  call('HSET', job_key(id), unpack(fields))
+end
+
+local function write(b)
+  local fields = write_shared(b)
+  if b.count == 1 then
+    write_job(b, 0, fields)
+  else
+    call('HSET', batch_key(b.id), 'refs', b.count, 'records', b.count, unpack(fields))
+    for i = 0, b.count - 1 do write_job(b, i, {}) end
+  end
+  count(b, b.scheduled and 'scheduled' or 'queued', b.count)
   moved.accepted = (moved.accepted or 0) + b.count
-  flush()
+  if b.scheduled then waiting = waiting + b.count else used = used + b.count end
 end
 
-local answers = {}
-for i = 1, tonumber(ARGV[3]) do
-  local b = read_batch()
-  local answer = known(b) or refused(b)
+local asked, ids = {}, {}
+for i = 1, size do
+  local b = read_batch_args()
+  asked[i] = b
+  ids[#ids + 1] = batch_key(b.id)
+  if b.count == 1 then ids[#ids + 1] = only_job_key(b.id) end
+end
+-- Mostly all are new, which one question tells.
+local all_new, seen, answers = call('EXISTS', unpack(ids)) == 0, {}, {}
+for i, b in ipairs(asked) do
+  local answer = (not all_new or seen[b.id]) and known_id(b) or known_key(b) or refused(b)
   if not answer then
-    write_shared(b)
-    write_jobs(b)
-    if b.scheduled then waiting = waiting + b.count else used = used + b.count end
+    write(b)
+    seen[b.id] = true
     answer = { 'ok', b.id, b.count, b.scheduled and 1 or 0, 0 }
   end
   answers[i] = answer
 end
+if #contents > 0 then call('MSET', unpack(contents)) end
+flush()
 return answers

@@ -8,9 +8,8 @@
 local me, lost = ARGV[1], {}
 for i = 2, #ARGV do
   local job = load_job(ARGV[i])
-  if is_held_by(job, me) then
-    call('XCLAIM', job.ready, GROUP, me, 0, job.sid, 'JUSTID')
-  else
+  -- Nothing is renewed where the group has been made anew.
+  if not is_held_by(job, me) or #redis.pcall('XCLAIM', job.ready, GROUP, me, 0, job.sid, 'JUSTID') == 0 then
     lost[#lost + 1] = ARGV[i]
   end
 end

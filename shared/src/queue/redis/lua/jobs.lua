@@ -13,7 +13,7 @@ local records, looked, last = {}, 0, ''
 
 local function has_tag(id)
   if tag == '' then return true end
-  local tags = call('HGET', batch_key(id), 'tags') or call('HGET', labels_key(id), 'tags')
+  local tags = call('HGET', home(load_batch(id)), 'tags') or call('HGET', labels_key(id), 'tags')
   if not tags then return false end
   local ok, names = pcall(cjson.decode, tags)
   for _, name in ipairs(ok and names or {}) do
@@ -45,7 +45,8 @@ end
 
 -- Where a batch stands among the others. One that is gone is placed by the time in its id (RFC 9562 §5.7).
 local function place_of(id)
-  local entry = call('HGET', batch_key(id), 'entry')
+  local batch = load_batch(id)
+  local entry = batch and call('HGET', home(batch), 'entry')
   if entry then return entry end
   local digits, ms = '0123456789abcdefghijklmnopqrstuv', 0
   for i = 1, 10 do ms = ms * 32 + (string.find(digits, string.sub(id, i, i), 1, true) or 1) - 1 end

@@ -12,8 +12,10 @@ local promoted, removed = 0, 0
 -- Delayed jobs that will expire before they are due; a pause has moved their time.
 local function expire_delayed()
   for _, id in ipairs(call('ZRANGEBYSCORE', key.expiring, '-inf', now, 'LIMIT', 0, limit)) do
-    local job = load_job(id)
-    if not job then
+    local job, newer = load_job(id)
+    if newer then
+      call('ZADD', key.expiring, now + PASSED_ON_MS, id)
+    elseif not job then
       call('ZREM', key.expiring, id)
     elseif is_expired(job) then
       fail_expired(job)
@@ -34,29 +36,50 @@ local function expire_heads()
   end
 end
 
-local function forget_batch(batch)
-  local entry = call('HGET', batch_key(batch.id), 'entry')
-  if entry then call('XDEL', key.batches, entry) end
-  call('UNLINK', labels_key(batch.id), batch_key(batch.id))
-  local remembered = batch.accepted + REMEMBERED_MS - now
-  if remembered > 0 then
-    call('HSET', batch_key(batch.id), 'accepted', batch.accepted, 'send_at', batch.send_at or 0)
-    call('PEXPIRE', batch_key(batch.id), remembered)
+-- A batch whose records are gone is still known by its id for a while.
+local function remember_batch(batch)
+  local left = batch.accepted + REMEMBERED_MS - now
+  if left > 0 then
+    call('HSET', batch_key(batch.id), 'gone', (batch.send_at or 0) > batch.accepted and 1 or 0)
+    call('PEXPIRE', batch_key(batch.id), left)
   end
 end
 
 local function forget(ids, place)
+  local jobs, entries, names, gone = {}, {}, {}, {}
+  local function forget_batch(batch)
+    local entry = call('HGET', home(batch), 'entry')
+    if entry then entries[#entries + 1] = entry end
+    names[#names + 1] = labels_key(batch.id)
+    if not batch.single then names[#names + 1] = batch_key(batch.id) end
+    gone[#gone + 1] = batch
+  end
   for _, id in ipairs(ids) do
-    local job = load_job(id)
-    call('ZREM', place, id)
-    call('UNLINK', job_key(id), detail_key(id), timeline_key(id))
+    local job, newer = load_job(id)
     if job then
       if NEEDS_CONTENT[job.state] then release_content(job.batch) end
-      call('HINCRBY', batch_key(job.batch.id), 'removed:' .. job.state, 1)
-      if call('HINCRBY', batch_key(job.batch.id), 'records', -1) <= 0 then forget_batch(job.batch) end
+      if job.batch.single then
+        forget_batch(job.batch)
+      else
+        call('HINCRBY', batch_key(job.batch.id), 'removed:' .. job.state, 1)
+        if call('HINCRBY', batch_key(job.batch.id), 'records', -1) <= 0 then forget_batch(job.batch) end
+      end
     end
-    removed = removed + 1
+    if not newer then
+      jobs[#jobs + 1] = id
+      for _, name in ipairs({ job_key(id), detail_key(id), timeline_key(id) }) do names[#names + 1] = name end
+    end
   end
+  if #jobs == 0 then return end
+  flush()
+  call('ZREM', place, unpack(jobs))
+  call('UNLINK', unpack(names))
+  if #entries > 0 then call('XDEL', key.batches, unpack(entries)) end
+  for _, batch in ipairs(gone) do
+    remember_batch(batch)
+    batches[batch.id] = nil
+  end
+  removed = removed + #jobs
 end
 
 local function forget_old(place, kept_ms)
@@ -65,16 +88,21 @@ end
 
 -- The oldest of both kinds until no more than `retain` are left.
 local function forget_surplus()
-  local surplus = call('ZCARD', key.ended) + call('ZCARD', key.failed) - retain
-  for _ = 1, math.min(surplus, limit) do
-    local a = call('ZRANGE', key.ended, 0, 0, 'WITHSCORES')
-    local b = call('ZRANGE', key.failed, 0, 0, 'WITHSCORES')
-    if a[1] and (not b[1] or tonumber(a[2]) <= tonumber(b[2])) then
-      forget({ a[1] }, key.ended)
+  local surplus = math.min(call('ZCARD', key.ended) + call('ZCARD', key.failed) - retain, limit)
+  if surplus <= 0 then return end
+  local a = call('ZRANGE', key.ended, 0, surplus - 1, 'WITHSCORES')
+  local b = call('ZRANGE', key.failed, 0, surplus - 1, 'WITHSCORES')
+  local ended_ids, failed_ids = {}, {}
+  for _ = 1, surplus do
+    local i, k = 2 * #ended_ids + 1, 2 * #failed_ids + 1
+    if a[i] and (not b[k] or tonumber(a[i + 1]) <= tonumber(b[k + 1])) then
+      ended_ids[#ended_ids + 1] = a[i]
     else
-      forget({ b[1] }, key.failed)
+      failed_ids[#failed_ids + 1] = b[k]
     end
   end
+  forget(ended_ids, key.ended)
+  forget(failed_ids, key.failed)
 end
 
 promoted = promote(key.urgent, limit) + promote(key.delayed, limit)

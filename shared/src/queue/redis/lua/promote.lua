@@ -3,6 +3,8 @@
 -- Ids of jobs that were found to be expired.
 local expired = {}
 
+local WAITS = { scheduled = true, retrying = true, queued = true }
+
 local function fail_expired(job)
   expire(job)
   expired[#expired + 1] = job.id
@@ -20,10 +22,14 @@ local function promote(waiting, limit)
   local promoted = 0
   local due = call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for i = 1, #due, 2 do
-    local job = load_job(due[i])
-    if not job then
-      call('ZREM', waiting, due[i])
+    local job, newer = load_job(due[i])
+    if newer then
+      call('ZADD', waiting, now + PASSED_ON_MS, due[i])
     else
+      call('ZREM', waiting, due[i])
+    end
+    -- One that was passed on may have ended since.
+    if job and WAITS[job.state] then
       if job.state == 'scheduled' then start_aging(job, tonumber(due[i + 1])) end
       if is_expired(job) then
         fail_expired(job)

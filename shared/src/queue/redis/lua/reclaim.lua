@@ -16,6 +16,7 @@ local function take_over(job)
   if job.reclaims < too_many then
     note(job, 'reclaimed', '"its worker went away"')
     put(job, 'reclaims', job.reclaims)
+    put(job, 'owner', me)
     -- While the queue is paused nothing is handed out; what has expired is ended where others are.
     if paused_at or (is_expired(job) and not job.marked) then
       make_ready(job)
@@ -36,13 +37,14 @@ for _, priority in ipairs(PRIORITIES) do
   local stream = key.ready[priority]
   local idle = left > 0 and redis.pcall('XPENDING', stream, GROUP, 'IDLE', lease, '-', '+', left) or {}
   for _, entry in ipairs(idle) do
-    -- Not tested for its idle time once more: the clock may have gone back in between.
-    local claimed = call('XCLAIM', stream, GROUP, me, 0, entry[1])
-    local job = claimed[1] and load_job(claimed[1][2][2])
+    local found, job, newer = call('XRANGE', stream, entry[1], entry[1]), nil, false
+    if found[1] then job, newer = load_job(found[1][2][2]) end
     if job and job.state == 'sending' and job.sid == entry[1] then
+      -- Not tested for its idle time once more: the clock may have gone back in between.
+      call('XCLAIM', stream, GROUP, me, 0, entry[1], 'JUSTID')
       left = left - 1
       take_over(job)
-    else
+    elseif not newer then
       call('XACK', stream, GROUP, entry[1])
       call('XDEL', stream, entry[1])
     end

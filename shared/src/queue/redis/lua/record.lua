@@ -4,10 +4,10 @@ local shown_batches, shown = {}, {}
 
 local function show_batch(id)
   if shown[id] == nil then
-    local batch = call('HGETALL', batch_key(id))
-    shown[id] = load_batch(id) ~= nil
-    if shown[id] then
-      shown_batches[#shown_batches + 1] = { id, batch, call('HGETALL', labels_key(id)) }
+    local batch = load_batch(id)
+    shown[id] = batch ~= nil
+    if batch then
+      shown_batches[#shown_batches + 1] = { id, call('HGETALL', home(batch)), call('HGETALL', labels_key(id)) }
     end
   end
   return shown[id]

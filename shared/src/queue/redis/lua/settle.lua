@@ -3,7 +3,7 @@
 -- taken wherever the job now is, since the message has gone out.
 -- KEYS[1] the queue's prefix
 -- ARGV    consumer, then for each: job id, receipt (stream id/reclaims), attempt, verdict (sent, retry, release, fail, hold), delay ms | reason | '',
---         relay | '', last reply (JSON) | '', detail (JSON string)
+--         relay | '', last reply | '', detail (JSON string) | '' (sent, and all that is to be said is in the rest)
 -- returns for each 'done', 'late' or 'lost'
 
 local me = ARGV[1]
@@ -61,8 +61,11 @@ local function settle(id, receipt, attempt, verdict, extra, relay, reply, detail
     if job.state == 'cancelled' or job.state == 'suppressed' then return too_late(job, relay, reply) end
     job.attempts = math.max(job.attempts, attempt)
     remember(job, relay, reply)
+    -- How nearly every job ends: its last two events are in its hash, and need no list.
+    job.history_in_hash = mine and detail == ''
+    if job.history_in_hash then put(job, 'sent_at', now) end
     finish(job, 'sent')
-    note(job, 'sent', mine and detail or '"reported after the lease was lost"')
+    if not job.history_in_hash then note(job, 'sent', mine and detail or '"reported after the lease was lost"') end
     return mine and 'done' or 'late'
   end
   if not mine then return 'lost' end

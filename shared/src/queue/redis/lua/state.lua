@@ -20,20 +20,48 @@ local active = (paused_at or now) - paused_ms
 
 -- ------------------------------------------------------------------------------------------------ reading
 
+-- What the jobs of a batch share and what decides, in one text of at most 64 bytes:
+--   version priority max_attempts on_ambiguous expire_after count accepted expires|- send_at|-
+-- A later release may put more behind it. One that changes what is there counts the version up, and this release
+-- leaves its jobs alone.
+local FACTS = '^1 (%a+) (%d+) (%a+) (%d+) (%d+) (%d+) (%S+) (%S+)'
+
+local FINISHED = { sent = key.ended, cancelled = key.ended, suppressed = key.ended, failed = key.failed, held = key.held }
+
 local batches = {}
 
--- The part of a batch that decides; nil where it is gone.
+-- A batch of one job is in that job's hash, and needs none of its own.
+local function only_job_key(id) return job_key(id .. '-0') end
+
+local function read_batch(id, facts, template, single)
+  local priority, max_attempts, ambiguous, expire_after, size, accepted, expires, send_at = string.match(facts, FACTS)
+  batches[id] = priority and {
+    id = id, single = single, priority = priority, max_attempts = tonumber(max_attempts), ambiguous = ambiguous,
+    expire_after = tonumber(expire_after), count = tonumber(size), accepted = tonumber(accepted),
+    expires = tonumber(expires), send_at = tonumber(send_at), template = template,
+  } or 'newer'
+  return batches[id]
+end
+
+-- A batch; nil where it is gone, nil and true where a later release wrote it.
 local function load_batch(id)
-  if batches[id] == nil then
-    local h = call('HMGET', batch_key(id), 'priority', 'max_attempts', 'ambiguous', 'accepted', 'send_at', 'expires',
-      'expire_after', 'template', 'count')
-    batches[id] = h[1] and {
-      id = id, priority = h[1], max_attempts = tonumber(h[2]), ambiguous = h[3], accepted = tonumber(h[4]),
-      send_at = tonumber(h[5]), expires = tonumber(h[6]), expire_after = tonumber(h[7]), template = h[8],
-      count = tonumber(h[9]),
-    } or false
+  local batch = batches[id]
+  if batch == nil then
+    local h = call('HMGET', batch_key(id), 'facts', 'template')
+    if h[1] then
+      batch = read_batch(id, h[1], h[2], false)
+    else
+      h = call('HMGET', only_job_key(id), 'facts', 'template')
+      batch = h[1] and read_batch(id, h[1], h[2], true)
+    end
   end
-  return batches[id] or nil
+  if batch == 'newer' then return nil, true end
+  return batch or nil
+end
+
+-- Where the fields of a batch are.
+local function home(batch)
+  return batch.single and only_job_key(batch.id) or batch_key(batch.id)
 end
 
 -- A job's own time to send takes the place of its batch's; 0 is none.
@@ -42,16 +70,22 @@ local function own_send_at(own, batch)
   return tonumber(own) > 0 and tonumber(own) or nil
 end
 
+-- A job; nil where it is gone, nil and true where a later release wrote it.
 local function load_job(id)
-  local h = call('HMGET', job_key(id), 'state', 'sid', 'attempts', 'reclaims', 'marked', 'expires', 'send_at',
-    'since')
-  local batch = h[1] and load_batch(string.match(id, '^(.+)%-%d+$') or '')
-  if not batch then return nil end
+  local h = call('HMGET', job_key(id), 'state', 'sid', 'facts', 'template', 'attempts', 'reclaims', 'marked', 'expires',
+    'send_at', 'since', 'owner', 'recipient')
+  if not h[1] then return nil end
+  local batch_id, batch, newer = string.match(id, '^(.+)%-%d+$') or '', nil, false
+  if h[3] and batches[batch_id] == nil then read_batch(batch_id, h[3], h[4], true) end
+  batch, newer = load_batch(batch_id)
+  if not batch then return nil, newer end
+  local attempts = tonumber(h[5]) or 0
   return {
-    id = id, batch = batch, state = h[1], sid = h[2] or nil, attempts = tonumber(h[3]) or 0,
-    reclaims = tonumber(h[4]) or 0, marked = h[5] == '1', expires = tonumber(h[6]) or batch.expires,
-    send_at = own_send_at(h[7], batch), ready = key.ready[batch.priority],
-    since = tonumber(h[8]), tried = (tonumber(h[3]) or 0) + 1, set = {}, drop = {},
+    id = id, batch = batch, state = h[1], sid = not FINISHED[h[1]] and h[2] or nil, attempts = attempts,
+    reclaims = tonumber(h[6]) or 0, marked = h[7] == '1', expires = tonumber(h[8]) or batch.expires,
+    send_at = own_send_at(h[9], batch), ready = key.ready[batch.priority], since = tonumber(h[10]), owner = h[11],
+    recipient = h[12], tried = attempts + 1, set = {}, drop = {},
+    has = { sid = h[2], attempts = h[5], reclaims = h[6], marked = h[7], since = h[10] },
   }
 end
 
@@ -70,32 +104,38 @@ local function last_delivered(stream)
   return '0-0'
 end
 
--- Whether a consumer holds a job: it is in the group's pending list under its name.
+-- Whether a consumer holds a job: it was the last to be given it.
 local function is_held_by(job, me)
-  if not job or job.state ~= 'sending' then return false end
-  local pending = redis.pcall('XPENDING', job.ready, GROUP, job.sid, job.sid, 1, me)
-  return #pending == 1
+  return job ~= nil and job.state == 'sending' and job.owner == me
 end
 
 -- Jobs in any of these states, by the counters; what `flush` has not written is not in it.
 local function jobs_in(states)
-  local sum = 0
+  local fields, sum = {}, 0
   for _, state in ipairs(states) do
-    for _, priority in ipairs(PRIORITIES) do
-      sum = sum + (tonumber(call('HGET', key.counters, state .. ':' .. priority)) or 0)
-    end
+    for _, priority in ipairs(PRIORITIES) do fields[#fields + 1] = state .. ':' .. priority end
   end
+  for _, n in ipairs(call('HMGET', key.counters, unpack(fields))) do sum = sum + (tonumber(n) or 0) end
   return sum
 end
 
 -- ------------------------------------------------------------------------------------------------ writing
 
--- What is written once for all jobs of a call: counts that change, entries that leave their streams.
-local moved, withdrawn = {}, {}
+-- What is written once for all jobs of a call: counts that change, entries that leave their streams, jobs that end,
+-- contents that are given up and templates with them.
+local moved, withdrawn, ended, given_up, unlinked = {}, {}, {}, {}, {}
 
 local function count(batch, state, n)
   local field = state .. ':' .. batch.priority
   moved[field] = (moved[field] or 0) + n
+end
+
+local function free_content(batch)
+  unlinked[#unlinked + 1] = content_key(batch.id)
+  if batch.template and call('HINCRBY', key.templates, batch.template, -1) <= 0 then
+    call('HDEL', key.templates, batch.template)
+    unlinked[#unlinked + 1] = template_key(batch.template)
+  end
 end
 
 -- Every operation that moves jobs ends with it.
@@ -104,10 +144,22 @@ local function flush()
     call('XACK', stream, GROUP, unpack(ids))
     call('XDEL', stream, unpack(ids))
   end
+  for place, ids in pairs(ended) do
+    local scored = {}
+    for id in pairs(ids) do
+      scored[#scored + 1] = now
+      scored[#scored + 1] = id
+    end
+    if #scored > 0 then call('ZADD', place, unpack(scored)) end
+  end
+  for batch, n in pairs(given_up) do
+    if call('HINCRBY', batch_key(batch.id), 'refs', -n) <= 0 then free_content(batch) end
+  end
+  if #unlinked > 0 then call('UNLINK', unpack(unlinked)) end
   for field, n in pairs(moved) do
     if n ~= 0 then call('HINCRBY', key.counters, field, n) end
   end
-  moved, withdrawn = {}, {}
+  moved, withdrawn, ended, given_up, unlinked = {}, {}, {}, {}, {}
 end
 
 -- A text of a job, for `save`: in its hash where it is short, else beside it. The short one is the newer one where
@@ -126,13 +178,14 @@ local function text_of(id, field)
   return call('HGET', job_key(id), field) or call('HGET', detail_key(id), field)
 end
 
--- A field of a job, for `save`; false drops it.
+-- A field of a job, for `save`; false drops it, unless it is known not to be there.
 local function put(job, field, value)
   if value then
     job.set[#job.set + 1], job.set[#job.set + 2] = field, value
-  else
+  elseif job.has[field] ~= false then
     job.drop[#job.drop + 1] = field
   end
+  job.has[field] = value
 end
 
 local function save(job)
@@ -162,32 +215,25 @@ local NEEDS_CONTENT = { queued = true, scheduled = true, retrying = true, sendin
 
 -- Gives up one job's claim to its batch's content; the last one frees it, and the template with the last batch.
 local function release_content(batch)
-  if call('HINCRBY', batch_key(batch.id), 'refs', -1) > 0 then return end
-  call('UNLINK', content_key(batch.id))
-  if batch.template and call('HINCRBY', key.templates, batch.template, -1) <= 0 then
-    call('HDEL', key.templates, batch.template)
-    call('UNLINK', template_key(batch.template))
-  end
+  if batch.single then free_content(batch) else given_up[batch] = (given_up[batch] or 0) + 1 end
 end
 
-local FINISHED = { sent = key.ended, cancelled = key.ended, suppressed = key.ended, failed = key.failed, held = key.held }
-
--- Takes a job out of the one place where it is.
+-- Takes a job out of the one place where it is. Its `sid` stays behind, and says nothing once it has ended.
 local function withdraw(job)
+  local place = FINISHED[job.state]
   if job.sid then
     local ids = withdrawn[job.ready] or {}
     withdrawn[job.ready] = ids
     ids[#ids + 1] = job.sid
     job.sid = nil
-    put(job, 'sid', false)
-  elseif FINISHED[job.state] then
-    call('ZREM', FINISHED[job.state], job.id)
+  elseif place then
+    if ended[place] and ended[place][job.id] then ended[place][job.id] = nil else call('ZREM', place, job.id) end
   else
     call('ZREM', key.delayed, job.id)
     call('ZREM', key.expiring, job.id)
     if job.batch.priority == 'high' then call('ZREM', key.urgent, job.id) end
   end
-  if job.state == 'sending' then put(job, 'since', false) end
+  if job.state == 'sending' and not job.history_in_hash then put(job, 'since', false) end
 end
 
 -- What an outcome, or a person, resets.
@@ -220,6 +266,7 @@ local function make_wait(job, state, due)
   if job.batch.priority == 'high' then call('ZADD', key.urgent, due, job.id) end
   local expires_at = job.expires and now + (job.expires - active)
   if expires_at and expires_at < due then call('ZADD', key.expiring, expires_at, job.id) end
+  put(job, 'sid', false)
   put(job, 'attempts', job.attempts)
   reset(job)
   save(job)
@@ -227,11 +274,14 @@ end
 
 -- From where it is to an end.
 local function finish(job, state, reason)
+  local was = job.state
   withdraw(job)
   shift(job, state)
-  call('ZADD', FINISHED[state], now, job.id)
+  local place = FINISHED[state]
+  ended[place] = ended[place] or {}
+  ended[place][job.id] = true
   put(job, 'attempts', job.attempts)
-  put(job, 'reason', reason or false)
+  if reason or FINISHED[was] then put(job, 'reason', reason or false) end
   reset(job)
   save(job)
 end
@@ -257,4 +307,14 @@ local function with_group(stream, command)
     reply = command()
   end
   return reply
+end
+
+-- How long a job of a later release waits before another worker is offered it.
+local PASSED_ON_MS = 5000
+
+-- Gives back an entry whose job a later release wrote, for a worker of that release. Its record is not touched.
+local function pass_on(stream, entry)
+  call('XACK', stream, GROUP, entry[1])
+  call('XDEL', stream, entry[1])
+  call('ZADD', key.delayed, now + PASSED_ON_MS, entry[2][2])
 end
