@@ -4,7 +4,7 @@
 //! header's value is encoded or refused, so that none can add another.
 
 mod message;
-mod plain;
+pub mod plain;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
