@@ -271,8 +271,14 @@ async fn found_in_indexes(redis: &mut MultiplexedConnection, when: &str) -> Plac
         let stream = key(&format!("ready:{priority}"));
         let entries: Vec<(String, HashMap<String, String>)> =
             ask(redis, &["XRANGE", &stream, "-", "+"]).await;
-        let pending: Vec<(String, String, u64, u64)> =
-            ask(redis, &["XPENDING", &stream, "workers", "-", "+", "10000"]).await;
+        // The group is made when something is first taken from the stream.
+        let groups: Vec<redis::Value> =
+            if entries.is_empty() { Vec::new() } else { ask(redis, &["XINFO", "GROUPS", &stream]).await };
+        let pending: Vec<(String, String, u64, u64)> = if groups.is_empty() {
+            Vec::new()
+        } else {
+            ask(redis, &["XPENDING", &stream, "workers", "-", "+", "10000"]).await
+        };
         let pending: BTreeSet<String> = pending.into_iter().map(|entry| entry.0).collect();
         for (sid, fields) in &entries {
             let place = if pending.contains(sid) { "pending" } else { "ready" };

@@ -10,6 +10,7 @@ const BOTH: &[&str] = &[
     "config|get",
     "eval",
     "evalsha",
+    "get",
     "hdel",
     "hget",
     "hgetall",
@@ -30,6 +31,7 @@ const BOTH: &[&str] = &[
     "xadd",
     "xdel",
     "xinfo|groups",
+    "xlen",
     "xpending",
     "xrange",
     "xrevrange",
@@ -41,8 +43,7 @@ const BOTH: &[&str] = &[
 ];
 
 /// What only the API does: accept, list, order, pause relays.
-const API: &[&str] =
-    &["del", "exists", "get", "mset", "persist", "pexpire", "pexpireat", "set", "xlen", "zcount", "zscore"];
+const API: &[&str] = &["del", "exists", "mset", "persist", "pexpire", "pexpireat", "set", "zcount", "zscore"];
 
 /// What only a worker does: claim, wait, reclaim, promote, clean up, pause relays.
 const WORKER: &[&str] = &[

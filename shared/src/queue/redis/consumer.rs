@@ -1,6 +1,6 @@
 //! Handing jobs out and taking their ends, over one connection that carries short scripts only.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::channel::Repeat;
-use super::content::Shared;
+use super::content::{Shared, Wanted};
 use super::scripts::{self, Call};
 use super::{RedisQueue, stored, unreadable};
 use crate::clock::Timestamp;
@@ -38,8 +38,8 @@ const PICKS: [Priority; 12] = {
     [High, High, Normal, High, High, Bulk, High, High, Normal, High, High, Normal]
 };
 
-/// Job id, stream id, attempts, reclaims, marked, time to send, recipient.
-type DeliveryRow = (String, String, u32, u32, u8, Option<i64>, Option<Vec<u8>>);
+/// Job id, stream id, attempts, reclaims, marked, time to send, recipient, content where it came along.
+type DeliveryRow = (String, String, u32, u32, u8, Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>);
 /// Batch id, priority, most attempts, what to do when ambiguous, time of acceptance, template.
 type BatchRow = (String, String, u32, String, i64, Option<String>);
 
@@ -62,28 +62,35 @@ impl RedisQueue {
     async fn deliveries(
         &self,
         me: &ConsumerId,
-        rows: Vec<DeliveryRow>,
+        mut rows: Vec<DeliveryRow>,
         batches: Vec<BatchRow>,
     ) -> Result<Vec<Delivery>, Unavailable> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted: Vec<(String, Option<String>)> =
-            batches.iter().map(|b| (b.0.clone(), b.5.clone())).collect();
-        let mut shared = self.contents.fetch(&self.bulk, &self.keys, &wanted).await?;
-        let is_there = |id: &str| id.parse().is_ok_and(|id: BatchId| shared.contains_key(&id));
-        let missing: Vec<_> = wanted.into_iter().filter(|(id, _)| !is_there(id)).collect();
-        if !missing.is_empty() {
+        let along: HashMap<BatchId, Vec<u8>> = rows
+            .iter_mut()
+            .filter_map(|row| Some((row.0.parse::<JobId>().ok()?.batch, row.7.take()?)))
+            .collect();
+        let mut wanted = Vec::with_capacity(batches.len());
+        for batch in &batches {
+            let id: BatchId = batch.0.parse().map_err(unreadable)?;
+            wanted.push(Wanted { batch: id, template: batch.5.clone() });
+        }
+        let mut shared = self.contents.fetch(&self.bulk, &self.keys, &wanted, &along).await?;
+        wanted.retain(|wanted| !shared.contains_key(&wanted.batch));
+        if !wanted.is_empty() {
             // That connection only reads, so that it would not notice that its server is no master any more. The one of
             // the scripts would.
-            shared.extend(self.contents.fetch(&self.worker, &self.keys, &missing).await?);
+            shared.extend(self.contents.fetch(&self.worker, &self.keys, &wanted, &along).await?);
         }
+        let known: HashMap<BatchId, &BatchRow> =
+            batches.iter().filter_map(|batch| Some((batch.0.parse().ok()?, batch))).collect();
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut broken = Vec::new();
         for row in rows {
             let job: JobId = row.0.parse().map_err(unreadable)?;
-            let batch = batches.iter().find(|b| b.0.parse().is_ok_and(|id: BatchId| id == job.batch));
-            match batch.and_then(|b| delivery(job, &row, b, shared.get(&job.batch)?)) {
+            match known.get(&job.batch).and_then(|b| delivery(job, &row, b, shared.get(&job.batch)?)) {
                 Some(delivery) => deliveries.push(delivery),
                 None => broken.push((job, receipt(&row).unwrap_or(Receipt(0, 0)), row.2 + 1)),
             }

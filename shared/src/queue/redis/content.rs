@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::channel::Channel;
 use super::keys::Keys;
-use super::{stored, unreadable};
+use super::stored;
 use crate::job::BatchId;
 use crate::message::Content;
 use crate::queue::Unavailable;
@@ -23,6 +23,13 @@ const AT_ONCE: usize = 16;
 pub(super) struct Shared {
     pub(super) content: Arc<Content>,
     pub(super) bundle: Option<Arc<Bundle>>,
+}
+
+/// What of a batch's is asked for.
+pub(super) struct Wanted {
+    pub(super) batch: BatchId,
+    /// The hash of its template's sources.
+    pub(super) template: Option<String>,
 }
 
 /// The newest contents and bundles.
@@ -63,68 +70,79 @@ impl<K: Eq + Hash + Clone, V> Kept<K, V> {
 }
 
 impl Contents {
-    /// What the batches share; a batch whose content, or whose template, is gone or cannot be read is left out.
+    /// What the batches share, where it did not come `along` as it is stored; a batch whose content, or whose template, is
+    /// gone or cannot be read is left out.
     pub(super) async fn fetch(
         &self,
         channel: &Channel,
         keys: &Keys,
-        wanted: &[(String, Option<String>)],
+        wanted: &[Wanted],
+        along: &HashMap<BatchId, Vec<u8>>,
     ) -> Result<HashMap<BatchId, Shared>, Unavailable> {
-        let batches: Vec<BatchId> =
-            wanted.iter().map(|(id, _)| id.parse().map_err(unreadable)).collect::<Result<_, _>>()?;
-        let contents =
-            fetch(channel, &self.contents, &batches, |id| keys.content(*id), stored::read_content).await?;
-        let hashes: Vec<String> = wanted.iter().filter_map(|(_, hash)| hash.clone()).collect();
-        let bundles =
-            fetch(channel, &self.bundles, &hashes, |hash| keys.template(hash), stored::read_bundle).await?;
-        let shared = batches.into_iter().zip(wanted).filter_map(|(id, (_, hash))| {
-            let bundle = match hash {
+        let mut contents = HashMap::with_capacity(wanted.len());
+        for (id, text) in along {
+            take(*id, Some(text), &stored::read_content, &mut contents);
+        }
+        let key = |id: &BatchId| keys.content(*id);
+        let missing: Vec<BatchId> =
+            wanted.iter().map(|w| w.batch).filter(|id| !along.contains_key(id)).collect();
+        fetch(channel, &self.contents, &missing, key, stored::read_content, &mut contents).await?;
+        let hashes: Vec<String> = wanted.iter().filter_map(|w| w.template.clone()).collect();
+        let key = |hash: &String| keys.template(hash);
+        let mut bundles = HashMap::new();
+        fetch(channel, &self.bundles, &hashes, key, stored::read_bundle, &mut bundles).await?;
+        let shared = wanted.iter().filter_map(|w| {
+            let bundle = match &w.template {
                 Some(hash) => Some(Arc::clone(bundles.get(hash)?)),
                 None => None,
             };
-            let content = Arc::clone(contents.get(&id)?);
-            Some((id, Shared { content, bundle }))
+            let content = Arc::clone(contents.get(&w.batch)?);
+            Some((w.batch, Shared { content, bundle }))
         });
         Ok(shared.collect())
     }
 }
 
+/// Puts what is wanted into `found`: from what is `kept`, the rest from Redis, which is kept then.
 async fn fetch<K: Eq + Hash + Clone, V>(
     channel: &Channel,
     kept: &Mutex<Kept<K, V>>,
     wanted: &[K],
     key: impl Fn(&K) -> String,
     read: impl Fn(&[u8]) -> Result<V, serde_json::Error>,
-) -> Result<HashMap<K, Arc<V>>, Unavailable> {
-    let mut found = HashMap::new();
+    found: &mut HashMap<K, Arc<V>>,
+) -> Result<(), Unavailable> {
     let mut missing = Vec::new();
-    {
-        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in wanted {
-            match kept.get(id) {
-                Some(value) => drop(found.insert(id.clone(), value)),
-                None if missing.contains(id) => {}
-                None => missing.push(id.clone()),
-            }
+    for id in wanted {
+        match lock(kept).get(id) {
+            Some(value) => drop(found.insert(id.clone(), value)),
+            None if missing.contains(id) => {}
+            None => missing.push(id.clone()),
         }
     }
+    let mut take = |id: &K, text: Option<&[u8]>| {
+        let value = take(id.clone(), text, &read, found);
+        if let (Some(value), Some(text)) = (value, text) {
+            lock(kept).insert(id.clone(), value, text.len());
+        }
+    };
     for some in missing.chunks(AT_ONCE) {
         let texts = match get(channel, some, &key).await {
             // Large ones take their time: each for itself, and what has come is kept, so that a repetition has less to do.
             Err(_) if some.len() > 1 => {
                 for one in some {
                     let text = get(channel, std::slice::from_ref(one), &key).await?;
-                    take(kept, one, text.first().and_then(Option::as_deref), &read, &mut found);
+                    take(one, text.first().and_then(Option::as_deref));
                 }
                 continue;
             }
             texts => texts?,
         };
         for (id, text) in some.iter().zip(texts) {
-            take(kept, id, text.as_deref(), &read, &mut found);
+            take(id, text.as_deref());
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 async fn get<K>(
@@ -139,22 +157,27 @@ async fn get<K>(
     channel.command(&get).await
 }
 
-/// Reads and keeps a value, once.
+/// Reads a value, once.
 fn take<K: Eq + Hash + Clone, V>(
-    kept: &Mutex<Kept<K, V>>,
-    id: &K,
+    id: K,
     text: Option<&[u8]>,
     read: &impl Fn(&[u8]) -> Result<V, serde_json::Error>,
     found: &mut HashMap<K, Arc<V>>,
-) {
-    let Some(text) = text.filter(|_| !found.contains_key(id)) else { return };
+) -> Option<Arc<V>> {
+    let text = text.filter(|_| !found.contains_key(&id))?;
     match read(text) {
         Ok(value) => {
             let value = Arc::new(value);
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.insert(id.clone(), Arc::clone(&value), text.len());
-            found.insert(id.clone(), value);
+            found.insert(id, Arc::clone(&value));
+            Some(value)
         }
-        Err(e) => tracing::error!(error = %e, "stored content cannot be read"),
+        Err(e) => {
+            tracing::error!(error = %e, "stored content cannot be read");
+            None
+        }
     }
+}
+
+fn lock<T>(kept: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }

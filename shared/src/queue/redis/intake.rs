@@ -34,7 +34,12 @@ fn template(batch: &NewBatch) -> Option<(&str, &Bundle)> {
 }
 
 /// The arguments of a batch, in the order of `enqueue.lua`.
-fn arguments(batch: &NewBatch, content: &[u8], bundle: &[u8]) -> Result<Args, serde_json::Error> {
+fn arguments(
+    batch: &NewBatch,
+    size: usize,
+    content: &[u8],
+    bundle: &[u8],
+) -> Result<Args, serde_json::Error> {
     let expire_after = super::millis(batch.expire_after);
     let mut args = Args::default();
     args.push_shown(batch.id);
@@ -56,6 +61,7 @@ fn arguments(batch: &NewBatch, content: &[u8], bundle: &[u8]) -> Result<Args, se
         Some(metadata) => args.push_json(metadata)?,
         None => args.push(&[]),
     }
+    args.push_shown(size);
     args.push(content);
     args.push(template(batch).map(|(hash, _)| hash).unwrap_or_default().as_bytes());
     args.push(bundle);
@@ -105,7 +111,7 @@ impl RedisQueue {
                 (Some((_, bundle)), true) => stored::bundle(bundle).map_err(not_json)?,
                 _ => Vec::new(),
             };
-            let args = arguments(batch, inline, &sources).map_err(not_json)?;
+            let args = arguments(batch, content.len(), inline, &sources).map_err(not_json)?;
             match self.gathering.submit(args, batch.recipients.len(), deadline).await? {
                 Answer::Accepted(accepted) => {
                     if let Some((hash, _)) = bundle {

@@ -147,12 +147,15 @@ mod tests {
 
     #[test]
     fn facts_of_a_later_version_are_not_guessed_at() {
-        let facts = read_facts("1 high 4 hold 86400000 2 1764001234567 - 1764001239999 more").unwrap();
+        let facts = read_facts("1 high 4 hold 86400000 2 1764001234567 - 1764001239999 2000 more").unwrap();
         assert_eq!((facts.priority, facts.max_attempts, facts.count), (Priority::High, 4, 2));
         assert_eq!(facts.accepted, Timestamp::from_millis(1_764_001_234_567));
         assert_eq!(facts.send_at, Some(Timestamp::from_millis(1_764_001_239_999)));
         assert!(
-            read_facts("1 bulk 4 resend 86400000 1 1764001234567 1764087634567 -").unwrap().send_at.is_none()
+            read_facts("1 bulk 4 resend 86400000 1 1764001234567 1764087634567 - 2000")
+                .unwrap()
+                .send_at
+                .is_none()
         );
         assert!(read_facts("2 high 4 hold 86400000 2 1764001234567 - -").is_none());
     }

@@ -11,6 +11,9 @@
 local me = ARGV[1]
 local budget, DUE = 1000, 100
 
+-- Streams that hold nothing, as most do that nobody uses, are not asked twice.
+local is_empty = {}
+
 local function read(stream, n)
   local reply = with_group(stream, function()
     return redis.pcall('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', n, 'STREAMS', stream, '>')
@@ -29,6 +32,7 @@ end
 -- Hands out up to n jobs of a stream; returns how many it lacked.
 local function take(priority, n)
   local stream = key.ready[priority]
+  if is_empty[stream] then return n end
   while n > 0 and budget > 0 do
     local entries = read(stream, math.min(n, budget))
     if #entries == 0 then return n end
@@ -52,6 +56,7 @@ local function take(priority, n)
 end
 
 local function last_id(stream)
+  if is_empty[stream] then return '0-0' end
   local newest = call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
   return newest[1] and newest[1][1] or '0-0'
 end
@@ -62,6 +67,9 @@ if not paused_at then
   -- A due job does not wait for the next upkeep; a backlog of them does.
   promote(key.urgent, DUE)
   promote(key.delayed, DUE)
+  for _, priority in ipairs(PRIORITIES) do
+    is_empty[key.ready[priority]] = call('XLEN', key.ready[priority]) == 0
+  end
   for i, priority in ipairs(PRIORITIES) do
     lacking = lacking + take(priority, tonumber(ARGV[i + 1]))
   end

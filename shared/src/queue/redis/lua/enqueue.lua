@@ -3,7 +3,7 @@
 -- KEYS[1] the queue's prefix
 -- ARGV    max_queue_size, max_scheduled, number of batches, then for each batch:
 --         id, priority, number of jobs, what stands before `accepted` in its facts (state.lua), expire_after ms,
---         send_at ms|'', sender domain, tags (JSON)|'', metadata (JSON)|'', content|'' (stored before),
+--         send_at ms|'', sender domain, tags (JSON)|'', metadata (JSON)|'', size of the content, content|'' (stored before),
 --         template hash|'', bundle|'' (known to be stored), idempotency hash|'', then only if that is given:
 --         fingerprint, keep ms; then the recipients
 -- returns for each batch one of
@@ -19,10 +19,10 @@ local function read_batch_args()
   local b = {
     id = ARGV[at + 1], priority = ARGV[at + 2], count = tonumber(ARGV[at + 3]), facts = ARGV[at + 4],
     expire_after = tonumber(ARGV[at + 5]), send_at = tonumber(ARGV[at + 6]), domain = ARGV[at + 7],
-    tags = ARGV[at + 8], metadata = ARGV[at + 9], content = ARGV[at + 10], template = ARGV[at + 11],
-    bundle = ARGV[at + 12], idem = ARGV[at + 13],
+    tags = ARGV[at + 8], metadata = ARGV[at + 9], bytes = ARGV[at + 10], content = ARGV[at + 11],
+    template = ARGV[at + 12], bundle = ARGV[at + 13], idem = ARGV[at + 14],
   }
-  at = at + 13
+  at = at + 14
   if b.idem ~= '' then
     b.fingerprint, b.keep = ARGV[at + 1], tonumber(ARGV[at + 2])
     at = at + 2
@@ -85,7 +85,7 @@ local function write_shared(b)
   end
   local life = b.scheduled and string.format('- %d', b.send_at) or string.format('%d -', active + b.expire_after)
   local fields = {
-    'facts', b.facts .. string.format(' %d ', now) .. life, 'domain', b.domain,
+    'facts', b.facts .. string.format(' %d ', now) .. life .. ' ' .. b.bytes, 'domain', b.domain,
     'entry', call('XADD', key.batches, '*', 'batch', b.id),
   }
   if b.template ~= '' then fields[7], fields[8] = 'template', b.template end

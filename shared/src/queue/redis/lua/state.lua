@@ -21,10 +21,10 @@ local active = (paused_at or now) - paused_ms
 -- ------------------------------------------------------------------------------------------------ reading
 
 -- What the jobs of a batch share and what decides, in one text of at most 64 bytes:
---   version priority max_attempts on_ambiguous expire_after count accepted expires|- send_at|-
+--   version priority max_attempts on_ambiguous expire_after count accepted expires|- send_at|- size of the content
 -- A later release may put more behind it. One that changes what is there counts the version up, and this release
 -- leaves its jobs alone.
-local FACTS = '^1 (%a+) (%d+) (%a+) (%d+) (%d+) (%d+) (%S+) (%S+)'
+local FACTS = '^1 (%a+) (%d+) (%a+) (%d+) (%d+) (%d+) (%S+) (%S+) (%d+)'
 
 local FINISHED = { sent = key.ended, cancelled = key.ended, suppressed = key.ended, failed = key.failed, held = key.held }
 
@@ -34,11 +34,11 @@ local batches = {}
 local function only_job_key(id) return job_key(id .. '-0') end
 
 local function read_batch(id, facts, template, single)
-  local priority, max_attempts, ambiguous, expire_after, size, accepted, expires, send_at = string.match(facts, FACTS)
+  local priority, max_attempts, ambiguous, expire_after, size, accepted, expires, send_at, bytes = string.match(facts, FACTS)
   batches[id] = priority and {
     id = id, single = single, priority = priority, max_attempts = tonumber(max_attempts), ambiguous = ambiguous,
     expire_after = tonumber(expire_after), count = tonumber(size), accepted = tonumber(accepted),
-    expires = tonumber(expires), send_at = tonumber(send_at), template = template,
+    expires = tonumber(expires), send_at = tonumber(send_at), template = template, bytes = tonumber(bytes),
   } or 'newer'
   return batches[id]
 end
