@@ -42,6 +42,32 @@ enum Floor {
         #[arg(long)]
         port: u16,
     },
+    /// A job's life in a stream of Redis: added, read, acknowledged, deleted; prints one JSON line
+    Redis(RedisFloor),
+}
+
+#[derive(Args)]
+struct RedisFloor {
+    /// Where Redis is: <redis://host:port>
+    #[arg(long)]
+    url: String,
+    /// Jobs, at least
+    #[arg(long, default_value_t = 50_000)]
+    jobs: usize,
+    /// Jobs that one loop moves at once
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    batch: usize,
+    /// Loops at once, over one connection
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    loops: usize,
+    /// A job's size in bytes
+    #[arg(long, default_value_t = 2300)]
+    size: usize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number: std::num::NonZeroUsize = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(number.get())
 }
 
 #[derive(Args)]
@@ -170,6 +196,7 @@ fn main() -> anyhow::Result<()> {
         Lab::Wire(args) => runtime.block_on(run_wire(&args)),
         Lab::Balance(args) => runtime.block_on(run_balance(&args)),
         Lab::Chaos(args) => runtime.block_on(run_chaos(args)),
+        Lab::Floor(Floor::Redis(args)) => runtime.block_on(run_redis_floor(args)),
         // The API's own runtime: one worker a core, as the API itself has.
         Lab::Floor(Floor::Http { port }) => {
             actix_web::rt::System::new().block_on(floor::serve(loopback(port)))?;
@@ -235,6 +262,16 @@ async fn run_chaos(args: Chaos) -> anyhow::Result<()> {
     }
     anyhow::ensure!(faults.is_empty(), "{} promises are broken, with seed {}", faults.len(), plan.seed);
     writeln!(out, "every promise was kept")?;
+    Ok(())
+}
+
+async fn run_redis_floor(args: RedisFloor) -> anyhow::Result<()> {
+    let RedisFloor { url, jobs, batch, loops, size } = args;
+    let (jobs, time) = floor::Life { jobs, batch, loops, size }.run(&url).await.context("--url")?;
+    let seconds = time.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a count of jobs")]
+    let report = serde_json::json!({"jobs": jobs, "seconds": seconds, "per_second": jobs as f64 / seconds});
+    writeln!(std::io::stdout(), "{report}")?;
     Ok(())
 }
 
