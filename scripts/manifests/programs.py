@@ -1,0 +1,142 @@
+"""The real programs with the environments that the manifests give them."""
+
+import contextlib
+import json
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import policy
+
+# A setting that no program knows: it ends with exit code 2 and a list of all that is wrong, before it connects to anything.
+PLANTED = "EMAIL_PLANTED_BY_A_TEST"
+PATIENCE = 20
+
+
+def environment(manifests, workload, secrets, **changes):
+    """A pod's variables, with its Secrets written into the folder `secrets`."""
+    variables = manifests.environment(workload)
+    mounts = policy.spec(workload)["containers"][0].get("volumeMounts", [])
+    volumes = {volume["name"]: volume for volume in policy.spec(workload).get("volumes", [])}
+    for mount in mounts:
+        source = volumes[mount["name"]].get("secret")
+        if source is None:
+            continue
+        held = manifests.secret(source["secretName"]) or {}
+        place = pathlib.Path(secrets, workload["metadata"]["name"], mount["name"])
+        place.mkdir(parents=True)
+        for item in source["items"]:
+            (place / item["path"]).write_text(changes.get(item["key"], held.get(item["key"], "")))
+        variables = {name: value.replace(mount["mountPath"], str(place)) for name, value in variables.items()}
+    return variables
+
+
+def refused(manifests, programs):
+    """What the programs say is wrong with their environments."""
+    for workload in manifests.ours():
+        with tempfile.TemporaryDirectory() as secrets:
+            variables = environment(manifests, workload, secrets) | {PLANTED: "1"}
+            name = workload["metadata"]["name"]
+            done = subprocess.run([programs / name], env=variables, cwd=secrets, capture_output=True, text=True, timeout=PATIENCE)
+        said = [line.strip() for line in done.stderr.splitlines()[1:]]
+        if done.returncode != 2 or not any(PLANTED in line for line in said):
+            yield f"programs: {name} took a setting that does not exist: {done.returncode}, {done.stderr}"
+        yield from (f"programs: {name}: {line}" for line in said if PLANTED not in line)
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def ask(port, path, key=None, body=None):
+    """Status and body of an answer; no status where there is none."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode() if body else None, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return None, str(error)
+
+
+def until(what, wanted):
+    """Asks again until the answer is as wanted."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        found = what()
+        if wanted(found):
+            return found
+        if time.monotonic() > end:
+            raise TimeoutError(f"{found}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(*command, **options):
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def live(manifests, programs, location):
+    """`dev` without a cluster: its Redis, its API and its worker with their arguments, environments and probes; a mail is sent.
+
+    Changed are places: ports and hosts, for all of it stays on the loopback. `location` is where KEDA reads the depth.
+    """
+    redis_port, folder = free_port(), tempfile.TemporaryDirectory()
+    with folder as root, contextlib.ExitStack() as stack:
+        container = policy.spec(manifests.named("StatefulSet", "emailer-redis"))["containers"][0]
+        moved = [root if word == "/data" else word for word in container["args"]]
+        listen = ["--port", str(redis_port), "--bind", "127.0.0.1"]
+        stack.enter_context(running(*container["command"], *moved, *listen))
+        pods = {}
+        for workload in manifests.ours():
+            name, port = workload["metadata"]["name"], free_port()
+            own = environment(manifests, workload, root, **{"redis-url": f"redis://127.0.0.1:{redis_port}"})
+            own |= {key: "127.0.0.1" for key in ("EMAIL_SERVER_HOST", "EMAIL_WORKER_HOST") if key in own}
+            own |= {key: str(port) for key in ("EMAIL_SERVER_PORT", "EMAIL_WORKER_PORT") if key in own}
+            process = stack.enter_context(running(programs / name, env=own, cwd=root))
+            pods[name] = (process, port, workload)
+        for process, port, workload in pods.values():
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                path = policy.spec(workload)["containers"][0][probe]["httpGet"]["path"]
+                until(lambda: ask(port, path), lambda answer: answer[0] == 200)
+        _, port, workload = pods["emailer-api"]
+        key = manifests.secret(policy.spec(workload)["volumes"][0]["secret"]["secretName"])["api-keys"].split(":")[1]
+        status, body = ask(port, "/v1/send-event-email", key, {"subject": "Hello", "recipients": ["a@example.com"], "body": "<p>Hello</p>"})
+        if status != 202:
+            yield f"live: a mail is answered {status}: {body}"
+            return
+        job = json.loads(body)["jobs"][0]["id"]
+        until(lambda: json.loads(ask(port, f"/v1/jobs/{job}", key)[1]).get("status"), lambda status: status == "sent")
+        depth = json.loads(ask(port, "/v1/queue", key)[1])
+        for step in location.split("."):
+            depth = depth.get(step) if isinstance(depth, dict) else None
+        if not isinstance(depth, int):
+            yield f"live: GET /v1/queue has no number at {location}"
+        shown = ask(port, "/metrics")[1]
+        for state in ("queued", "sending"):
+            if not re.search(rf'^emailer_queue_jobs\{{state="{state}",', shown, re.M):
+                yield f"live: the API shows no emailer_queue_jobs of state {state}"
+        for name, (process, _, workload) in pods.items():
+            process.send_signal(signal.SIGTERM)
+            grace = policy.spec(workload)["terminationGracePeriodSeconds"]
+            try:
+                if process.wait(timeout=min(grace, PATIENCE)) != 0:
+                    yield f"live: {name} ends with {process.returncode}"
+            except subprocess.TimeoutExpired:
+                yield f"live: {name} does not end"
