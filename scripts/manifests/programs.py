@@ -1,6 +1,7 @@
 """The real programs with the environments that the manifests give them."""
 
 import contextlib
+import functools
 import json
 import pathlib
 import re
@@ -19,35 +20,44 @@ PLANTED = "EMAIL_PLANTED_BY_A_TEST"
 PATIENCE = 20
 
 
-def environment(manifests, workload, secrets, **changes):
-    """A pod's variables, with its Secrets written into the folder `secrets`."""
-    variables = manifests.environment(workload)
-    mounts = policy.spec(workload)["containers"][0].get("volumeMounts", [])
-    volumes = {volume["name"]: volume for volume in policy.spec(workload).get("volumes", [])}
-    for mount in mounts:
-        source = volumes[mount["name"]].get("secret")
-        if source is None:
-            continue
-        held = manifests.secret(source["secretName"]) or {}
-        place = pathlib.Path(secrets, workload["metadata"]["name"], mount["name"])
-        place.mkdir(parents=True)
-        for item in source["items"]:
-            (place / item["path"]).write_text(changes.get(item["key"], held.get(item["key"], "")))
-        variables = {name: value.replace(mount["mountPath"], str(place)) for name, value in variables.items()}
-    return variables
+def secret_files(manifests, workload):
+    """The files that a pod's Secrets give it: path and content."""
+    held = {volume["name"]: volume["secret"] for volume in policy.spec(workload).get("volumes", []) if "secret" in volume}
+    for mount in policy.spec(workload)["containers"][0].get("volumeMounts", []):
+        secret = held.get(mount["name"], {"items": []})
+        for item in secret["items"]:
+            content = manifests.secret(secret["secretName"]) or {}
+            yield f'{mount["mountPath"]}/{item["path"]}', content.get(item["key"], "")
+
+
+def placed(variables, files, root):
+    """Writes the files into the folder `root` instead, and returns the variables that say so."""
+    for path, content in files.items():
+        place = pathlib.Path(root + path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(content)
+    return {name: root + value if value.startswith("/etc/emailer/") else value for name, value in variables.items()}
+
+
+@functools.cache
+def complaints(program, variables, files):
+    """What a program says is wrong with an environment."""
+    with tempfile.TemporaryDirectory() as root:
+        environment = placed(dict(variables), dict(files), root) | {PLANTED: "1"}
+        done = subprocess.run([program], env=environment, cwd=root, capture_output=True, text=True, timeout=PATIENCE)
+    said = [line.strip() for line in done.stderr.splitlines()[1:]]
+    if done.returncode != 2 or not any(PLANTED in line for line in said):
+        return [f"took a setting that does not exist: {done.returncode}, {done.stderr}"]
+    return [line for line in said if PLANTED not in line]
 
 
 def refused(manifests, programs):
-    """What the programs say is wrong with their environments."""
+    """What the programs say is wrong with the environments of a rendering."""
     for workload in manifests.ours():
-        with tempfile.TemporaryDirectory() as secrets:
-            variables = environment(manifests, workload, secrets) | {PLANTED: "1"}
-            name = workload["metadata"]["name"]
-            done = subprocess.run([programs / name], env=variables, cwd=secrets, capture_output=True, text=True, timeout=PATIENCE)
-        said = [line.strip() for line in done.stderr.splitlines()[1:]]
-        if done.returncode != 2 or not any(PLANTED in line for line in said):
-            yield f"programs: {name} took a setting that does not exist: {done.returncode}, {done.stderr}"
-        yield from (f"programs: {name}: {line}" for line in said if PLANTED not in line)
+        name = workload["metadata"]["name"]
+        variables, files = manifests.environment(workload), dict(secret_files(manifests, workload))
+        for line in complaints(programs / name, tuple(variables.items()), tuple(files.items())):
+            yield f"programs: {name}: {line}"
 
 
 def free_port():
@@ -106,7 +116,9 @@ def live(manifests, programs, location):
         pods = {}
         for workload in manifests.ours():
             name, port = workload["metadata"]["name"], free_port()
-            own = environment(manifests, workload, root, **{"redis-url": f"redis://127.0.0.1:{redis_port}"})
+            files = dict(secret_files(manifests, workload))
+            redis = {path: f"redis://127.0.0.1:{redis_port}" for path in files if path.endswith("redis-url")}
+            own = placed(manifests.environment(workload), files | redis, f"{root}/{name}")
             own |= {key: "127.0.0.1" for key in ("EMAIL_SERVER_HOST", "EMAIL_WORKER_HOST") if key in own}
             own |= {key: str(port) for key in ("EMAIL_SERVER_PORT", "EMAIL_WORKER_PORT") if key in own}
             process = stack.enter_context(running(programs / name, env=own, cwd=root))
