@@ -13,21 +13,21 @@ import time
 import urllib.error
 import urllib.request
 
-import policy
+from objects import spec
 
-# A setting that no program knows: it ends with exit code 2 and a list of all that is wrong, before it connects to anything.
+# A setting that no program knows: it ends with exit code 2 and a list of all that is wrong, before it connects.
 PLANTED = "EMAIL_PLANTED_BY_A_TEST"
 PATIENCE = 20
 
 
 def secret_files(manifests, workload):
     """The files that a pod's Secrets give it: path and content."""
-    held = {volume["name"]: volume["secret"] for volume in policy.spec(workload).get("volumes", []) if "secret" in volume}
-    for mount in policy.spec(workload)["containers"][0].get("volumeMounts", []):
+    held = {volume["name"]: volume["secret"] for volume in spec(workload).get("volumes", []) if "secret" in volume}
+    for mount in spec(workload)["containers"][0].get("volumeMounts", []):
         secret = held.get(mount["name"], {"items": []})
         for item in secret["items"]:
             content = manifests.secret(secret["secretName"]) or {}
-            yield f'{mount["mountPath"]}/{item["path"]}', content.get(item["key"], "")
+            yield f"{mount['mountPath']}/{item['path']}", content.get(item["key"], "")
 
 
 def placed(variables, files, root):
@@ -69,7 +69,9 @@ def free_port():
 def ask(port, path, key=None, body=None):
     """Status and body of an answer; no status where there is none."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode() if body else None, headers)
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode() if body else None, headers
+    )
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status, answer.read().decode()
@@ -93,7 +95,9 @@ def until(what, wanted):
 
 @contextlib.contextmanager
 def running(*command, **options):
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    )
     try:
         yield process
     finally:
@@ -103,13 +107,13 @@ def running(*command, **options):
 
 
 def live(manifests, programs, location):
-    """`dev` without a cluster: its Redis, its API and its worker with their arguments, environments and probes; a mail is sent.
+    """Runs `dev` without a cluster: Redis, API and worker with its arguments, environments and probes; a mail is sent.
 
     Changed are places: ports and hosts, for all of it stays on the loopback. `location` is where KEDA reads the depth.
     """
     redis_port, folder = free_port(), tempfile.TemporaryDirectory()
     with folder as root, contextlib.ExitStack() as stack:
-        container = policy.spec(manifests.named("StatefulSet", "emailer-redis"))["containers"][0]
+        container = spec(manifests.named("StatefulSet", "emailer-redis"))["containers"][0]
         moved = [root if word == "/data" else word for word in container["args"]]
         listen = ["--port", str(redis_port), "--bind", "127.0.0.1"]
         stack.enter_context(running(*container["command"], *moved, *listen))
@@ -123,13 +127,18 @@ def live(manifests, programs, location):
             own |= {key: str(port) for key in ("EMAIL_SERVER_PORT", "EMAIL_WORKER_PORT") if key in own}
             process = stack.enter_context(running(programs / name, env=own, cwd=root))
             pods[name] = (process, port, workload)
-        for process, port, workload in pods.values():
+        for _, port, workload in pods.values():
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                path = policy.spec(workload)["containers"][0][probe]["httpGet"]["path"]
-                until(lambda: ask(port, path), lambda answer: answer[0] == 200)
+                path = spec(workload)["containers"][0][probe]["httpGet"]["path"]
+                until(functools.partial(ask, port, path), lambda answer: answer[0] == 200)
         _, port, workload = pods["emailer-api"]
-        key = manifests.secret(policy.spec(workload)["volumes"][0]["secret"]["secretName"])["api-keys"].split(":")[1]
-        status, body = ask(port, "/v1/send-event-email", key, {"subject": "Hello", "recipients": ["a@example.com"], "body": "<p>Hello</p>"})
+        key = manifests.secret(spec(workload)["volumes"][0]["secret"]["secretName"])["api-keys"].split(":")[1]
+        status, body = ask(
+            port,
+            "/v1/send-event-email",
+            key,
+            {"subject": "Hello", "recipients": ["a@example.com"], "body": "<p>Hello</p>"},
+        )
         if status != 202:
             yield f"live: a mail is answered {status}: {body}"
             return
@@ -146,7 +155,7 @@ def live(manifests, programs, location):
                 yield f"live: the API shows no emailer_queue_jobs of state {state}"
         for name, (process, _, workload) in pods.items():
             process.send_signal(signal.SIGTERM)
-            grace = policy.spec(workload)["terminationGracePeriodSeconds"]
+            grace = spec(workload)["terminationGracePeriodSeconds"]
             try:
                 if process.wait(timeout=min(grace, PATIENCE)) != 0:
                     yield f"live: {name} ends with {process.returncode}"
