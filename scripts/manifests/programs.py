@@ -94,10 +94,9 @@ def until(what, wanted):
 
 
 @contextlib.contextmanager
-def running(*command, **options):
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
-    )
+def running(log, *command, **options):
+    with open(log, "w") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
     try:
         yield process
     finally:
@@ -111,53 +110,77 @@ def live(manifests, programs, location):
 
     Changed are places: ports and hosts, for all of it stays on the loopback. `location` is where KEDA reads the depth.
     """
-    redis_port, folder = free_port(), tempfile.TemporaryDirectory()
-    with folder as root, contextlib.ExitStack() as stack:
-        container = spec(manifests.named("StatefulSet", "emailer-redis"))["containers"][0]
-        moved = [root if word == "/data" else word for word in container["args"]]
-        listen = ["--port", str(redis_port), "--bind", "127.0.0.1"]
-        stack.enter_context(running(*container["command"], *moved, *listen))
-        pods = {}
-        for workload in manifests.ours():
-            name, port = workload["metadata"]["name"], free_port()
-            files = dict(secret_files(manifests, workload))
-            redis = {path: f"redis://127.0.0.1:{redis_port}" for path in files if path.endswith("redis-url")}
-            own = placed(manifests.environment(workload), files | redis, f"{root}/{name}")
-            own |= {key: "127.0.0.1" for key in ("EMAIL_SERVER_HOST", "EMAIL_WORKER_HOST") if key in own}
-            own |= {key: str(port) for key in ("EMAIL_SERVER_PORT", "EMAIL_WORKER_PORT") if key in own}
-            process = stack.enter_context(running(programs / name, env=own, cwd=root))
-            pods[name] = (process, port, workload)
-        for _, port, workload in pods.values():
-            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                path = spec(workload)["containers"][0][probe]["httpGet"]["path"]
-                until(functools.partial(ask, port, path), lambda answer: answer[0] == 200)
-        _, port, workload = pods["emailer-api"]
-        key = manifests.secret(spec(workload)["volumes"][0]["secret"]["secretName"])["api-keys"].split(":")[1]
-        status, body = ask(
-            port,
-            "/v1/send-event-email",
-            key,
-            {"subject": "Hello", "recipients": ["a@example.com"], "body": "<p>Hello</p>"},
-        )
-        if status != 202:
-            yield f"live: a mail is answered {status}: {body}"
-            return
-        job = json.loads(body)["jobs"][0]["id"]
-        until(lambda: json.loads(ask(port, f"/v1/jobs/{job}", key)[1]).get("status"), lambda status: status == "sent")
-        depth = json.loads(ask(port, "/v1/queue", key)[1])
-        for step in location.split("."):
-            depth = depth.get(step) if isinstance(depth, dict) else None
-        if not isinstance(depth, int):
-            yield f"live: GET /v1/queue has no number at {location}"
-        shown = ask(port, "/metrics")[1]
-        for state in ("queued", "sending"):
-            if not re.search(rf'^emailer_queue_jobs\{{state="{state}",', shown, re.M):
-                yield f"live: the API shows no emailer_queue_jobs of state {state}"
-        for name, (process, _, workload) in pods.items():
-            process.send_signal(signal.SIGTERM)
-            grace = spec(workload)["terminationGracePeriodSeconds"]
-            try:
-                if process.wait(timeout=min(grace, PATIENCE)) != 0:
-                    yield f"live: {name} ends with {process.returncode}"
-            except subprocess.TimeoutExpired:
-                yield f"live: {name} does not end"
+    with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as stack:
+        pods = start(manifests, programs, root, stack)
+        try:
+            for _, port, workload in pods.values():
+                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    path = spec(workload)["containers"][0][probe]["httpGet"]["path"]
+                    until(functools.partial(ask, port, path), lambda answer: answer[0] == 200)
+            key = api_key(manifests)
+            yield from send(pods["emailer-api"][1], key)
+            yield from figures(pods["emailer-api"][1], key, location)
+            yield from ends(pods)
+        except TimeoutError as error:
+            logs = [log.read_text() for log in sorted(pathlib.Path(root).glob("*.log"))]
+            yield "\n".join([f"live: not within {PATIENCE} s: {error}", *logs])
+
+
+def start(manifests, programs, root, stack):
+    """Starts Redis and both programs. Returns process, port and workload of each program."""
+    redis_port, pods = free_port(), {}
+    container = spec(manifests.named("StatefulSet", "emailer-redis"))["containers"][0]
+    moved = [root if word == "/data" else word for word in container["args"]]
+    listen = ["--port", str(redis_port), "--bind", "127.0.0.1"]
+    stack.enter_context(running(f"{root}/redis.log", *container["command"], *moved, *listen))
+    for workload in manifests.ours():
+        name, port = workload["metadata"]["name"], free_port()
+        files = dict(secret_files(manifests, workload))
+        redis = {path: f"redis://127.0.0.1:{redis_port}" for path in files if path.endswith("redis-url")}
+        own = placed(manifests.environment(workload), files | redis, f"{root}/{name}")
+        own |= {key: "127.0.0.1" for key in ("EMAIL_SERVER_HOST", "EMAIL_WORKER_HOST") if key in own}
+        own |= {key: str(port) for key in ("EMAIL_SERVER_PORT", "EMAIL_WORKER_PORT") if key in own}
+        process = stack.enter_context(running(f"{root}/{name}.log", programs / name, env=own, cwd=root))
+        pods[name] = (process, port, workload)
+    return pods
+
+
+def api_key(manifests):
+    """The first key in the API's Secret."""
+    volume = spec(manifests.named("Deployment", "emailer-api"))["volumes"][0]
+    return manifests.secret(volume["secret"]["secretName"])["api-keys"].split(":")[1]
+
+
+def send(port, key):
+    """Sends a mail and follows it to its end."""
+    mail = {"subject": "Hello", "recipients": ["a@example.com"], "body": "<p>Hello</p>"}
+    status, body = ask(port, "/v1/send-event-email", key, mail)
+    if status != 202:
+        yield f"live: a mail is answered {status}: {body}"
+        return
+    path = f"/v1/jobs/{json.loads(body)['jobs'][0]['id']}"
+    until(lambda: json.loads(ask(port, path, key)[1]), lambda job: job.get("status") == "sent")
+
+
+def figures(port, key, location):
+    """What the scalers look at is there."""
+    depth = json.loads(ask(port, "/v1/queue", key)[1])
+    for step in location.split("."):
+        depth = depth.get(step) if isinstance(depth, dict) else None
+    if not isinstance(depth, int):
+        yield f"live: GET /v1/queue has no number at {location}"
+    shown = ask(port, "/metrics")[1]
+    for state in ("queued", "sending"):
+        if not re.search(rf'^emailer_queue_jobs\{{state="{state}",', shown, re.M):
+            yield f"live: the API shows no emailer_queue_jobs of state {state}"
+
+
+def ends(pods):
+    """Both programs end cleanly when they are asked to."""
+    for name, (process, _, _) in pods.items():
+        process.send_signal(signal.SIGTERM)
+        try:
+            if process.wait(timeout=PATIENCE) != 0:
+                yield f"live: {name} ends with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            yield f"live: {name} does not end"
