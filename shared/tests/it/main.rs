@@ -9,4 +9,5 @@ mod redis_promises;
 mod redis_queue;
 mod redis_server;
 mod redis_topology;
+mod redis_upgrade;
 mod redis_walk;
