@@ -6,6 +6,9 @@ const WIDTH: usize = 76;
 /// How wide the prefix of a line may be: what is nested deeper is indented no further.
 const PREFIX: usize = 40;
 
+/// What may come before a word in its line.
+const SPACES: &str = "  ";
+
 /// The text so far; its last line may go on.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
@@ -30,6 +33,12 @@ impl Lines {
         WIDTH - self.prefix.len()
     }
 
+    /// The columns that a word has room in beside what the line has, after so many spaces.
+    pub(super) fn free(&self, lead: usize) -> usize {
+        let taken = if self.column == 0 { self.prefix.len() } else { self.column + lead };
+        WIDTH.saturating_sub(taken)
+    }
+
     /// Puts a word into the line or, where it has no room, into the next. No word is broken.
     pub(super) fn put(&mut self, word: &str, width: usize, lead: usize) {
         if self.column > 0 && self.column + lead + width > WIDTH {
@@ -40,8 +49,9 @@ impl Lines {
             self.column = self.first.len();
             self.first.clone_from(&self.prefix);
         } else {
-            self.text.extend(std::iter::repeat_n(' ', lead));
-            self.column += lead;
+            let spaces = SPACES.get(..lead).unwrap_or(SPACES);
+            self.text.push_str(spaces);
+            self.column += spaces.len();
         }
         self.text.push_str(word);
         self.column += width;

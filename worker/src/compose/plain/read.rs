@@ -37,8 +37,11 @@ impl<'a> Reader<'a> {
         if self.text.is_empty() {
             return;
         }
-        // The tokenizer gives back the UTF-8 that it gets, though in pieces: the lossy way is not taken.
-        self.document.text(&String::from_utf8_lossy(&self.text));
+        match std::str::from_utf8(&self.text) {
+            Ok(text) => self.document.text(text),
+            // The tokenizer gives back the UTF-8 that it gets, though in pieces: this way is not taken.
+            Err(_) => self.document.text(&String::from_utf8_lossy(&self.text)),
+        }
         self.text.clear();
     }
 

@@ -3,7 +3,7 @@
 use unicode_width::UnicodeWidthChar;
 
 use super::super::kinsoku;
-use super::Flow;
+use super::{Flow, Link};
 
 /// A word with no-break spaces that is wider is broken at the next one: some editors write all spaces so.
 const UNBROKEN: usize = 40;
@@ -14,6 +14,11 @@ impl Flow {
         let mut rest = text;
         while let Some(&first) = rest.as_bytes().first() {
             if first.is_ascii_graphic() {
+                let words = self.words(rest);
+                if words > 0 {
+                    rest = &rest[words..];
+                    continue;
+                }
                 let length = rest.bytes().position(|b| !b.is_ascii_graphic()).unwrap_or(rest.len());
                 let (run, after) = rest.split_at(length);
                 self.ascii(run);
@@ -26,6 +31,34 @@ impl Flow {
                 rest = chars.as_str();
             }
         }
+    }
+
+    /// Puts the words that begin a text into the line, all at once, where nothing can come between them: ASCII, single
+    /// spaces, no link to frame. Gives their length, up to the space before a word that is read by itself.
+    fn words(&mut self, text: &str) -> usize {
+        if !matches!(self.link, Link::None) {
+            return 0;
+        }
+        self.begin_word();
+        if !self.word.text.is_empty() {
+            return 0;
+        }
+        let room = self.lines.free(self.word.lead);
+        let (mut length, mut before) = (0, b'x');
+        for (at, &byte) in text.as_bytes().iter().enumerate().take(room + 1) {
+            match byte {
+                b' ' if before == b' ' => break,
+                b' ' => length = at,
+                b'!'..=b'~' => {}
+                _ => break,
+            }
+            before = byte;
+        }
+        if length > 0 {
+            self.lines.put(&text[..length], length, self.word.lead);
+            self.word.lead = 0;
+        }
+        length
     }
 
     /// Visible ASCII characters, at least one.
