@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shared::clock::{Clock, SystemClock};
-use shared::program::{Begun, CLEAN, Findings, asked_to_stop};
+use shared::program::{Begun, CLEAN, Findings, StopSignals, Task};
 use shared::queue::Ledger;
 use shared::settings::{Backend, Settings};
 use shared::shutdown::Shutdown;
@@ -25,12 +25,19 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
-    let settings = Arc::new(begun.settings);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    if begun.check {
-        return Ok(checked(&settings).await);
+    let Begun { settings, task, supervisor } = begun;
+    let settings = Arc::new(settings);
+    match task {
+        Task::Run => {}
+        Task::Check => return Ok(checked(&settings).await),
+        Task::Health => return Ok(shared::health::report(&settings.server.listen).await),
     }
-    let queue = queue::open(&settings.queue, Arc::clone(&clock), false).await?;
+    let mut signals = StopSignals::listen()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let queue = tokio::select! {
+        opened = queue::open(&settings.queue, Arc::clone(&clock), false) => opened?,
+        () = signals.asked() => return Ok(ExitCode::from(CLEAN)),
+    };
     let templates = &settings.templates;
     let templates = Arc::new(TemplateStore::open(templates.dir.as_deref(), &templates.default_locale)?);
     let _watching = templates.watch()?;
@@ -63,16 +70,20 @@ pub async fn run(begun: Begun) -> anyhow::Result<ExitCode> {
     }
     check::tell_durability(&*queue).await;
     let delivery = if in_memory { settings.transport() } else { "by emailer-worker".to_owned() };
+    supervisor.ready(&format!("ready at {address}, delivery: {delivery}")).await;
+    tokio::spawn(supervisor.clone().attend(address, shutdown.clone()));
     tracing::info!(%address, queue = settings.queue.backend.name(), delivery, "ready");
     if settings.auth.disabled {
         tracing::warn!("auth.disabled: everybody who can reach this address can send");
     }
     tokio::select! {
-        asked = asked_to_stop() => asked?,
+        () = signals.asked() => {}
         ended = &mut server => return Err(anyhow::anyhow!("the HTTP server ended: {ended:?}")),
     }
     let what = if in_memory { "sending what is due" } else { "answering what has been asked" };
-    tracing::info!(timeout.secs = settings.shutdown_timeout.as_secs(), "stopping: {what}");
+    let what = format!("stopping: {what}");
+    tracing::info!(timeout.secs = settings.shutdown_timeout.as_secs(), "{what}");
+    supervisor.stopping(settings.shutdown_timeout, &what).await;
     let end = Instant::now() + settings.shutdown_timeout;
     let in_time = shutdown.drain(settings.shutdown_timeout).await;
     // Answers that are on their way get what is left of the time.

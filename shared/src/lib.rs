@@ -5,6 +5,7 @@
 pub mod address;
 pub mod classify;
 pub mod clock;
+pub mod health;
 pub mod job;
 pub mod message;
 pub mod metrics;
@@ -14,5 +15,6 @@ pub mod reply;
 pub mod retry;
 pub mod settings;
 pub mod shutdown;
+pub mod supervisor;
 pub mod telemetry;
 pub mod template;

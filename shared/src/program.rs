@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use crate::settings::cli::Task;
 use crate::settings::{Program, Settings, cli};
+use crate::supervisor::Supervisor;
 use crate::telemetry;
 
 /// A clean stop.
@@ -17,8 +21,10 @@ pub const BAD_CONFIGURATION: u8 = 2;
 pub struct Begun {
     /// What it was told.
     pub settings: Settings,
-    /// Whether it shall only check what it was told, and the connections.
-    pub check: bool,
+    /// What it shall do.
+    pub task: Task,
+    /// Who is told how it fares.
+    pub supervisor: Supervisor,
 }
 
 /// Reads the command line and the settings and starts the logs.
@@ -26,10 +32,10 @@ pub struct Begun {
 /// # Errors
 /// The exit code, after `--help`, `--version` or a list of what is wrong has been printed.
 pub fn begin(program: Program, name: &'static str, about: &'static str) -> Result<Begun, ExitCode> {
-    let cli = cli::parse(name, about, std::env::args_os())?;
+    let task = cli::parse(name, about, std::env::args_os())?;
     let settings = Settings::load(program, environment()).map_err(|error| refuse(&error))?;
     telemetry::init(&settings.log);
-    Ok(Begun { settings, check: cli.check })
+    Ok(Begun { settings, task, supervisor: Supervisor::named_by(environment()) })
 }
 
 /// Says on standard error what is wrong with the configuration.
@@ -47,18 +53,30 @@ pub fn ended<E: std::fmt::Display>(result: Result<ExitCode, E>) -> ExitCode {
     })
 }
 
-/// Ends at the first SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the signals cannot be listened for.
-pub async fn asked_to_stop() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// SIGTERM and SIGINT. From [`StopSignals::listen`] on they end nothing by themselves, and none is missed.
+#[derive(Debug)]
+pub struct StopSignals {
+    term: Signal,
+    int: Signal,
+}
+
+impl StopSignals {
+    /// Listens for them. First thing: the kernel keeps a signal that is not listened for from the first process of a
+    /// container, and ends any other at once.
+    ///
+    /// # Errors
+    /// When the signals cannot be listened for.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Ends at the first of them.
+    pub async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }
 
 /// What `--check` found, line by line.

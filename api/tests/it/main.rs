@@ -10,4 +10,5 @@ mod measure;
 mod outage;
 mod outbox;
 mod refuse;
+mod supervised;
 mod support;

@@ -224,7 +224,8 @@ pub fn readme_table() -> String {
 pub(super) fn help() -> String {
     let mut help = String::from(
         "Settings come from environment variables, or from the file that CONFIG_FILE names (.yaml, .toml, .json).\n\
-         In both cases EMAIL_<VARIABLE> overrides. Durations: 500ms, 30s, 1m, 24h, 7d. Sizes: 512KiB, 20MiB.\n",
+         In both cases EMAIL_<VARIABLE> overrides. Durations: 500ms, 30s, 1m, 24h, 7d. Sizes: 512KiB, 20MiB.\n\
+         Under systemd, a secret that is not set is read from the credential emailer_<variable in lower case>.\n",
     );
     for setting in SETTINGS {
         let default =

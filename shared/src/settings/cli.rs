@@ -9,9 +9,13 @@ use super::catalogue;
 
 /// What the command line asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cli {
-    /// Only check the settings and the connections.
-    pub check: bool,
+pub enum Task {
+    /// Do the program's work.
+    Run,
+    /// Check the settings and the connections.
+    Check,
+    /// Ask the program that runs with these settings whether it lives.
+    Health,
 }
 
 /// Reads a command line.
@@ -22,14 +26,21 @@ pub fn parse(
     name: &'static str,
     about: &'static str,
     args: impl IntoIterator<Item = OsString>,
-) -> Result<Cli, ExitCode> {
+) -> Result<Task, ExitCode> {
     let check = Arg::new("check")
         .long("check")
         .action(ArgAction::SetTrue)
         .help("Check the settings, the queue, the relay and the templates, print what was found, and exit");
-    let command = Command::new(name).about(about).version(env!("CARGO_PKG_VERSION")).arg(check);
+    let health = Arg::new("health")
+        .long("health")
+        .action(ArgAction::SetTrue)
+        .conflicts_with("check")
+        .help("Ask the program that runs with these settings for its /healthz, and exit 0 or 1");
+    let command = Command::new(name).about(about).version(env!("CARGO_PKG_VERSION")).args([check, health]);
     match command.after_help(catalogue::help()).try_get_matches_from(args) {
-        Ok(matches) => Ok(Cli { check: matches.get_flag("check") }),
+        Ok(matches) if matches.get_flag("check") => Ok(Task::Check),
+        Ok(matches) if matches.get_flag("health") => Ok(Task::Health),
+        Ok(_) => Ok(Task::Run),
         Err(asked) => {
             // A terminal that is gone needs no help.
             asked.print().unwrap_or_default();

@@ -44,7 +44,26 @@ pub(super) fn collect(env: Vec<(String, String)>, faults: &mut Vec<String>) -> A
         None => from_environment("", &env, &mut all, faults),
     }
     from_environment("EMAIL_", &env, &mut all, faults);
+    if let Some((_, folder)) = env.iter().find(|(name, _)| name == "CREDENTIALS_DIRECTORY") {
+        from_credentials(Path::new(folder), &mut all, faults);
+    }
     all
+}
+
+/// Secrets that systemd hands over and nothing else has given. `LoadCredential=emailer:<folder>` calls each file of
+/// the folder `emailer_<its name>`; a secret's is its variable in lower case.
+fn from_credentials(folder: &Path, all: &mut AllGiven, faults: &mut Vec<String>) {
+    for setting in SETTINGS.iter().filter(|setting| setting.is_secret) {
+        let path = folder.join(format!("emailer_{}", setting.env.to_lowercase()));
+        if all.contains_key(setting.key) || !path.exists() {
+            continue;
+        }
+        let name = path.display().to_string();
+        match secret_from(&name) {
+            Ok(text) => drop(all.insert(setting.key, Given { name, value: Value::String(text) })),
+            Err(why) => faults.push(format!("{name}: {why}")),
+        }
+    }
 }
 
 fn from_environment(prefix: &str, env: &[(String, String)], all: &mut AllGiven, faults: &mut Vec<String>) {

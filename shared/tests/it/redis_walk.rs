@@ -249,8 +249,8 @@ async fn said_by_jobs(redis: &mut MultiplexedConnection, when: &str) -> Said {
             ("held", _) => "held",
             other => panic!("{when}: {id} is {other:?}"),
         };
-        let sid = job.get("sid").filter(|_| matches!(place, "pending" | "ready"));
-        let named = sid.map_or_else(|| id.clone(), |sid| format!("{id} {sid}"));
+        let entry = job.get("sid").filter(|_| matches!(place, "pending" | "ready"));
+        let named = entry.map_or_else(|| id.clone(), |sid| format!("{id} {sid}"));
         said.places.entry(place).or_default().insert(named);
         if place == "delayed" && priority == "high" {
             said.places.entry("urgent").or_default().insert(id.clone());

@@ -6,5 +6,6 @@ mod delivery;
 mod meaning;
 mod replies;
 mod round_trips;
+mod supervised;
 mod support;
 mod tls;

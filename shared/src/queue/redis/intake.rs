@@ -53,9 +53,9 @@ fn arguments(
     }
     args.push(batch.content.from.address.domain().as_bytes());
     if batch.tags.is_empty() {
-        args.push(&[])
+        args.push(&[]);
     } else {
-        args.push_json(&batch.tags)?
+        args.push_json(&batch.tags)?;
     }
     match &batch.metadata {
         Some(metadata) => args.push_json(metadata)?,

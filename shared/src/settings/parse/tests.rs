@@ -169,6 +169,25 @@ fn secret_is_read_from_a_file_without_its_last_line_feed() {
 }
 
 #[test]
+fn secret_that_is_not_set_comes_from_a_credential_of_systemd() {
+    let folder = tempfile::tempdir().unwrap();
+    let given = [("SMTP_USER", "me@qq.com"), ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())];
+    let pass = |settings: Settings| settings.smtp.credentials.unwrap().pass.expose_secret().to_owned();
+    assert!(faults(&given)[0].contains("SMTP_PASS"), "none is there: as without the folder");
+    std::fs::write(folder.path().join("emailer_smtp_pass"), "from systemd\n").unwrap();
+    assert_eq!(pass(load(&given).unwrap()), "from systemd");
+    for over in ["SMTP_PASS", "EMAIL_SMTP_PASS"] {
+        assert_eq!(pass(load(&[&given[..], &[(over, "set")]].concat()).unwrap()), "set");
+    }
+    let yaml = file(".yaml", "smtp: {user: me@qq.com, pass: from the file}\n");
+    let config = ("CONFIG_FILE", yaml.path().to_str().unwrap());
+    assert_eq!(pass(load(&[config, given[1]]).unwrap()), "from the file");
+    std::fs::write(folder.path().join("emailer_api_keys"), "").unwrap();
+    let faults = faults(&given);
+    assert!(faults[0].ends_with("emailer_api_keys: the file is empty"), "{faults:?}");
+}
+
+#[test]
 fn api_keys_are_read_from_text_and_from_a_list() {
     let settings = load(&[("MAIL_FROM", "a@b.c"), ("API_KEYS", "app:k1,ops:k2:read+admin")]).unwrap();
     let keys = settings.auth.keys;
