@@ -1,6 +1,6 @@
 //! The batches that arrive together share a call, and a lone one does not wait for others.
 //!
-//! While one call is on its way, later batches gather; the next call takes them all. Each is accepted or refused on
+//! While calls are on their way, later batches gather; the next call takes them all. Each is accepted or refused on
 //! its own. A call whose answer is lost is repeated until the deadline of its batches: a batch id that is known
 //! changes nothing.
 
@@ -20,6 +20,12 @@ use crate::queue::{Accepted, EnqueueError, Limits, Unavailable};
 /// Jobs in one call, and so in one batch, at most.
 pub(super) const JOBS_A_CALL: usize = 1_000;
 
+/// Calls on their way at once: while Redis runs one, the next is written.
+const CALLS_AT_ONCE: usize = 2;
+
+/// So many batches that wait make a call of their own beside one that is on its way.
+const WORTH_A_CALL: usize = 16;
+
 /// The batches that wait for the next call.
 pub(super) struct Gathering {
     line: Mutex<Line>,
@@ -33,8 +39,8 @@ pub(super) struct Gathering {
 #[derive(Default)]
 struct Line {
     waiting: Vec<Waiting>,
-    /// Whether a task carries what waits, call after call.
-    is_carried: bool,
+    /// Tasks that carry what waits, call after call.
+    carriers: usize,
 }
 
 /// Lets another task carry on where one has panicked.
@@ -43,7 +49,7 @@ struct Relief<'a>(&'a Gathering);
 impl Drop for Relief<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            lock(&self.0.line).is_carried = false;
+            lock(&self.0.line).carriers -= 1;
         }
     }
 }
@@ -76,12 +82,15 @@ impl Gathering {
         deadline: Instant,
     ) -> Result<Answer, Unavailable> {
         let (answer, answered) = oneshot::channel();
-        let is_carried = {
+        let is_carrier_wanted = {
             let mut line = lock(&self.line);
             line.waiting.push(Waiting { args, jobs, deadline, answer });
-            std::mem::replace(&mut line.is_carried, true)
+            let is_wanted =
+                line.carriers == 0 || (line.carriers < CALLS_AT_ONCE && line.waiting.len() >= WORTH_A_CALL);
+            line.carriers += usize::from(is_wanted);
+            is_wanted
         };
-        if !is_carried {
+        if is_carrier_wanted {
             // A task of its own, since the caller may go away while others' batches are on their way with its.
             tokio::spawn(Arc::clone(self).carry());
         }
@@ -96,11 +105,11 @@ impl Gathering {
         }
     }
 
-    /// What goes with the next call; none: nothing waits, and the next to come has to be carried anew.
+    /// What goes with the next call; none: nothing waits, and this carrier is done.
     fn take(&self) -> Option<Vec<Waiting>> {
         let mut line = lock(&self.line);
         if line.waiting.is_empty() {
-            line.is_carried = false;
+            line.carriers -= 1;
             return None;
         }
         let mut jobs = 0;

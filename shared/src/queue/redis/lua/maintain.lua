@@ -65,7 +65,10 @@ local function forget(ids, place)
         if call('HINCRBY', batch_key(job.batch.id), 'records', -1) <= 0 then forget_batch(job.batch) end
       end
     end
-    if not newer then
+    if newer then
+      -- Its release removes it. Until then it must not stand before others.
+      call('ZADD', place, now, id)
+    else
       jobs[#jobs + 1] = id
       for _, name in ipairs({ job_key(id), detail_key(id), timeline_key(id) }) do names[#names + 1] = name end
     end
