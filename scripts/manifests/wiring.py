@@ -190,8 +190,8 @@ def measured(m):
         for rule in rules:
             yield from check(rule["alert"], rule["expr"])
             if rule["alert"] not in m.sources["sections"]:
-                yield f"{rule['alert']}: deploy/alerts.md does not explain it"
+                yield f"{rule['alert']}: deploy/README.md does not explain it"
             if rule["annotations"].get("runbook") != f"deploy/README.md, Alerts: {rule['alert']}":
                 yield f"{rule['alert']}: does not name its section"
         for section in m.sources["sections"] - {rule["alert"] for rule in rules}:
-            yield f"deploy/alerts.md explains {section}, which is no alert"
+            yield f"deploy/README.md explains {section}, which is no alert"
