@@ -84,8 +84,8 @@ pub use scripts::testing;
 use channel::Channel;
 use keys::Keys;
 
-/// How the keys are laid out. A program refuses a queue of a later layout.
-const SCHEMA: u32 = 1;
+/// How the keys are laid out. A program refuses a queue of another layout.
+const SCHEMA: u32 = 2;
 
 /// A server that takes longer to answer has stood still, however short the lease is.
 const SLOW: Duration = Duration::from_secs(1);
@@ -128,8 +128,8 @@ pub enum ConnectError {
          (REDIS_ALLOW_UNSAFE) runs on it all the same"
     )]
     Evicts(String),
-    /// Written by a later release.
-    #[error("the queue's keys are of layout {0}, this program knows up to {SCHEMA}")]
+    /// Written by a release that laid the keys out in another way.
+    #[error("the queue's keys are of layout {0}, this program knows layout {SCHEMA}")]
     Schema(u32),
 }
 
@@ -180,8 +180,8 @@ impl RedisQueue {
         let mut read = redis::cmd("HGET");
         read.arg(self.keys.meta()).arg("v");
         match self.api.command::<Option<u32>>(&read).await? {
-            Some(later) if later > SCHEMA => Err(ConnectError::Schema(later)),
-            Some(_) => Ok(()),
+            Some(SCHEMA) => Ok(()),
+            Some(other) => Err(ConnectError::Schema(other)),
             // Written once. A Redis that is full takes no write, and would else keep those out who drain it.
             None => {
                 let mut write = redis::cmd("HSETNX");

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use shared::queue::{Consumer, Control, EnqueueError, Intake, Limits, NewBatch, Settled, Verdict};
+use shared::queue::{
+    Consumer, Control, EnqueueError, Idempotency, Intake, Limits, NewBatch, Settled, Verdict,
+};
 
 use crate::redis_queue::settlement;
 use crate::redis_server::{Server, batch_of, connect, consumer, limits, until};
@@ -70,6 +72,33 @@ async fn a_full_memory_refuses_batches_before_they_leave_a_trace_and_lets_mail_o
     assert_eq!(queue.claim(&me, 5).await.unwrap().len(), 2);
     assert!(queue.cancel(jobs[0].job).await.is_ok());
     assert!(queue.stats().await.unwrap().ledger.balances());
+}
+
+#[tokio::test]
+async fn batch_that_cannot_be_decided_on_leaves_those_of_the_same_call_alone() {
+    let server = Server::start(&[]).await;
+    let queue = connect(&server.url(), limits()).await;
+    let idempotency = Idempotency {
+        key: "broken".to_owned(),
+        fingerprint: "print".to_owned(),
+        keep: Duration::from_mins(1),
+    };
+    let key = format!("{{emailer}}:idem:{}", idempotency.key);
+    server.run_command::<String>(&["SET", &key, "not JSON"]).await;
+    let broken = NewBatch { idempotency: Some(idempotency), ..batch_of(1) };
+    // The first is on its way alone; the others gather meanwhile.
+    let (first, before, refused, behind) = tokio::join!(
+        queue.enqueue(batch_of(1)),
+        queue.enqueue(batch_of(1)),
+        queue.enqueue(broken),
+        queue.enqueue(batch_of(2)),
+    );
+    assert!(matches!(refused, Err(EnqueueError::Unavailable(_))));
+    assert!(first.is_ok() && before.is_ok() && behind.is_ok());
+    let ledger = queue.stats().await.unwrap().ledger;
+    assert_eq!((ledger.accepted, ledger.queued), (4, 4));
+    let claimed = queue.claim(&consumer("me"), 10).await.unwrap();
+    assert_eq!(claimed.len(), 4);
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ use crate::queue::{Accepted, EnqueueError, Limits, Unavailable};
 /// Jobs in one call, and so in one batch, at most.
 pub(super) const JOBS_A_CALL: usize = 1_000;
 
+/// Bytes in one call, at most, unless a batch alone has more: Redis serves nobody else meanwhile.
+const BYTES_A_CALL: usize = 4 * 1024 * 1024;
+
 /// Calls on their way at once: while Redis runs one, the next is written.
 const CALLS_AT_ONCE: usize = 2;
 
@@ -43,13 +46,16 @@ struct Line {
     carriers: usize,
 }
 
-/// Lets another task carry on where one has panicked.
-struct Relief<'a>(&'a Gathering);
+/// Lets another task carry on where one has ended before its time.
+struct Relief<'a> {
+    gathering: &'a Gathering,
+    is_due: bool,
+}
 
 impl Drop for Relief<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            lock(&self.0.line).carriers -= 1;
+        if self.is_due {
+            lock(&self.gathering.line).carriers -= 1;
         }
     }
 }
@@ -99,10 +105,11 @@ impl Gathering {
 
     /// Carries what has gathered, until nothing waits.
     async fn carry(self: Arc<Self>) {
-        let _relief = Relief(&self);
+        let mut relief = Relief { gathering: &self, is_due: true };
         while let Some(taken) = self.take() {
             self.deliver(taken).await;
         }
+        relief.is_due = false;
     }
 
     /// What goes with the next call; none: nothing waits, and this carrier is done.
@@ -112,13 +119,14 @@ impl Gathering {
             line.carriers -= 1;
             return None;
         }
-        let mut jobs = 0;
+        let (mut jobs, mut bytes) = (0, 0);
         let fitting = line
             .waiting
             .iter()
             .take_while(|w| {
                 jobs += w.jobs;
-                jobs <= JOBS_A_CALL
+                bytes += w.args.bytes();
+                jobs <= JOBS_A_CALL && bytes <= BYTES_A_CALL
             })
             .count();
         Some(line.waiting.drain(..fitting.max(1)).collect())
@@ -211,6 +219,9 @@ fn read_answer(answer: &[Value], jobs: usize) -> Result<Answer, RedisError> {
         "schedule_full" => Answer::Refused(EnqueueError::ScheduleFull { used: number(1)?, max: number(2)? }),
         "too_large" => Answer::Refused(EnqueueError::TooLarge { count: jobs as u64, max: number(1)? }),
         "key_reuse" => Answer::Refused(EnqueueError::KeyReuse),
+        "key_unreadable" => Answer::Refused(EnqueueError::Unavailable(Unavailable {
+            message: "what was answered to the idempotency key cannot be read".to_owned(),
+        })),
         "need_content" => Answer::NeedsContent,
         "need_bundle" => Answer::NeedsBundle,
         _ => return Err((ErrorKind::UnexpectedReturnType, "not an answer of enqueue").into()),

@@ -173,6 +173,10 @@ impl Args {
         serde_json::to_writer(self.0.writer_for_next_arg(), arg)
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.iter().map(<[u8]>::len).sum()
+    }
+
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         simple(&self.0)
     }

@@ -22,6 +22,11 @@ local function read(stream, n)
 end
 
 local function hand_out(job)
+  -- Its group was lost and made anew: the hand-out before is another one.
+  if job.state == 'sending' then
+    job.reclaims = job.reclaims + 1
+    put(job, 'reclaims', job.reclaims)
+  end
   shift(job, 'sending')
   put(job, 'since', now)
   put(job, 'owner', me)

@@ -8,8 +8,9 @@
 --         fingerprint, keep ms; then the recipients
 -- returns for each batch one of
 --         {'ok', batch, count, scheduled 0|1, replayed 0|1}  {'full', used, max}  {'schedule_full', used, max}
---         {'too_large', max}  {'key_reuse'}  {'need_content'}  {'need_bundle'}
--- A batch id that is known changes nothing and is answered as before.
+--         {'too_large', max}  {'key_reuse'}  {'key_unreadable'}  {'need_content'}  {'need_bundle'}
+-- A batch id that is known changes nothing and is answered as before. All are decided on before the first is written:
+-- what fails later must not find half of a call done.
 
 local max_queue, max_scheduled, size = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local used, waiting = jobs_in({ 'queued', 'retrying', 'sending', 'held' }), jobs_in({ 'scheduled' })
@@ -43,10 +44,19 @@ local function known_id(b)
   return scheduled and { 'ok', b.id, b.count, tonumber(scheduled), 0 }
 end
 
+-- Batches of this call that will be written, by their keys.
+local by_key = {}
+
 local function known_key(b)
-  local stored = b.idem ~= '' and call('GET', idem_key(b.idem))
-  if not stored then return nil end
-  local first = cjson.decode(stored)
+  if b.idem == '' then return nil end
+  local first = by_key[b.idem]
+  if not first then
+    local stored = redis.pcall('GET', idem_key(b.idem))
+    if not stored then return nil end
+    local ok, decoded = pcall(cjson.decode, stored)
+    if not ok or type(decoded) ~= 'table' then return { 'key_unreadable' } end
+    first = decoded
+  end
   if first.fingerprint ~= b.fingerprint then return { 'key_reuse' } end
   return { 'ok', first.batch, first.count, first.scheduled and 1 or 0, 1 }
 end
@@ -63,9 +73,6 @@ local function refused(b)
   return nil
 end
 
--- Written once for all batches.
-local contents = {}
-
 -- Returns what the batch's own hash holds, as a flat list.
 local function write_shared(b)
   if b.idem ~= '' then
@@ -74,16 +81,17 @@ local function write_shared(b)
       v = 1, fingerprint = b.fingerprint, batch = b.id, count = b.count, scheduled = b.scheduled,
     }), 'PX', math.max(keep, 1))
   end
-  if b.content == '' then
-    call('PERSIST', content_key(b.id))
-  else
-    contents[#contents + 1], contents[#contents + 2] = content_key(b.id), b.content
-  end
+  if b.content == '' then call('PERSIST', content_key(b.id)) end
   if b.template ~= '' then
     if b.bundle ~= '' then call('SET', template_key(b.template), b.bundle, 'NX') end
     call('HINCRBY', key.templates, b.template, 1)
   end
-  local life = b.scheduled and string.format('- %d', b.send_at) or string.format('%d -', active + b.expire_after)
+  local life = '+ -'
+  if b.scheduled then
+    life = string.format('- %d', b.send_at)
+  elseif active ~= now then
+    life = string.format('%d -', active + b.expire_after)
+  end
   local fields = {
     'facts', b.facts .. string.format(' %d ', now) .. life .. ' ' .. b.bytes, 'domain', b.domain,
     'entry', call('XADD', key.batches, '*', 'batch', b.id),
@@ -127,7 +135,6 @@ local function write(b)
   end
   count(b, b.scheduled and 'scheduled' or 'queued', b.count)
   moved.accepted = (moved.accepted or 0) + b.count
-  if b.scheduled then waiting = waiting + b.count else used = used + b.count end
 end
 
 local asked, ids = {}, {}
@@ -138,16 +145,25 @@ for i = 1, size do
   if b.count == 1 then ids[#ids + 1] = only_job_key(b.id) end
 end
 -- Mostly all are new, which one question tells.
-local all_new, seen, answers = call('EXISTS', unpack(ids)) == 0, {}, {}
+local all_new, seen = call('EXISTS', unpack(ids)) == 0, {}
+local answers, accepted, contents = {}, {}, {}
 for i, b in ipairs(asked) do
-  local answer = (not all_new or seen[b.id]) and known_id(b) or known_key(b) or refused(b)
+  local answer = seen[b.id] or (not all_new and known_id(b)) or known_key(b) or refused(b)
   if not answer then
-    write(b)
-    seen[b.id] = true
     answer = { 'ok', b.id, b.count, b.scheduled and 1 or 0, 0 }
+    seen[b.id], accepted[#accepted + 1] = answer, b
+    if b.idem ~= '' then
+      by_key[b.idem] = { fingerprint = b.fingerprint, batch = b.id, count = b.count, scheduled = b.scheduled }
+    end
+    if b.scheduled then waiting = waiting + b.count else used = used + b.count end
+    if b.content ~= '' then
+      contents[#contents + 1], contents[#contents + 2] = content_key(b.id), b.content
+    end
   end
   answers[i] = answer
 end
+
 if #contents > 0 then call('MSET', unpack(contents)) end
+for _, b in ipairs(accepted) do write(b) end
 flush()
 return answers

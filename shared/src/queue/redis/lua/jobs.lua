@@ -31,7 +31,12 @@ end
 
 -- Looks at a batch's jobs from an index downwards; returns false when it had to stop.
 local function look_at(id, index)
-  local batch = load_batch(id)
+  local batch, newer = load_batch(id)
+  if newer then
+    -- Not shown, but looked at.
+    looked, last = looked + 1, id .. '-0'
+    return looked < look
+  end
   if not batch then return true end
   local tagged = has_tag(id)
   for i = math.min(index or batch.count, batch.count) - 1, 0, -1 do

@@ -5,6 +5,11 @@ local expired = {}
 
 local WAITS = { scheduled = true, retrying = true, queued = true }
 
+-- Handed out by a group that was lost, and then passed on.
+local function is_stranded(job)
+  return job.state == 'sending' and #call('XRANGE', job.ready, job.sid, job.sid) == 0
+end
+
 local function fail_expired(job)
   expire(job)
   expired[#expired + 1] = job.id
@@ -29,7 +34,7 @@ local function promote(waiting, limit)
       call('ZREM', waiting, due[i])
     end
     -- One that was passed on may have ended since.
-    if job and WAITS[job.state] then
+    if job and (WAITS[job.state] or is_stranded(job)) then
       if job.state == 'scheduled' then start_aging(job, tonumber(due[i + 1])) end
       if is_expired(job) then
         fail_expired(job)

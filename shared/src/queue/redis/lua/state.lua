@@ -21,7 +21,8 @@ local active = (paused_at or now) - paused_ms
 -- ------------------------------------------------------------------------------------------------ reading
 
 -- What the jobs of a batch share and what decides, in one text of at most 64 bytes:
---   version priority max_attempts on_ambiguous expire_after count accepted expires|- send_at|- size of the content
+--   version priority max_attempts on_ambiguous expire_after count accepted expires|+|- send_at|- size of the content
+-- `+`: that long after acceptance.
 -- A later release may put more behind it. One that changes what is there counts the version up, and this release
 -- leaves its jobs alone.
 local FACTS = '^1 (%a+) (%d+) (%a+) (%d+) (%d+) (%d+) (%S+) (%S+) (%d+)'
@@ -38,7 +39,7 @@ local function read_batch(id, facts, template, single)
   batches[id] = priority and {
     id = id, single = single, priority = priority, max_attempts = tonumber(max_attempts), ambiguous = ambiguous,
     expire_after = tonumber(expire_after), count = tonumber(size), accepted = tonumber(accepted),
-    expires = tonumber(expires), send_at = tonumber(send_at), template = template, bytes = tonumber(bytes),
+    expires = expires == '+' and accepted + expire_after or tonumber(expires), send_at = tonumber(send_at), template = template, bytes = tonumber(bytes),
   } or 'newer'
   return batches[id]
 end
@@ -75,10 +76,11 @@ local function load_job(id)
   local h = call('HMGET', job_key(id), 'state', 'sid', 'facts', 'template', 'attempts', 'reclaims', 'marked', 'expires',
     'send_at', 'since', 'owner', 'recipient')
   if not h[1] then return nil end
-  local batch_id, batch, newer = string.match(id, '^(.+)%-%d+$') or '', nil, false
+  local batch_id = string.match(id, '^(.+)%-%d+$') or ''
   if h[3] and batches[batch_id] == nil then read_batch(batch_id, h[3], h[4], true) end
-  batch, newer = load_batch(batch_id)
-  if not batch then return nil, newer end
+  local batch = load_batch(batch_id)
+  -- There is none without facts, so they are where this release does not know of.
+  if not batch then return nil, true end
   local attempts = tonumber(h[5]) or 0
   return {
     id = id, batch = batch, state = h[1], sid = not FINISHED[h[1]] and h[2] or nil, attempts = attempts,
