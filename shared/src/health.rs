@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::program::Findings;
+use crate::findings::Findings;
 use crate::settings::Listen;
 
 /// How long `--health` waits for the answer.

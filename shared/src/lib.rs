@@ -5,6 +5,7 @@
 pub mod address;
 pub mod classify;
 pub mod clock;
+mod findings;
 pub mod health;
 pub mod job;
 pub mod message;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use crate::findings::Findings;
 pub use crate::settings::cli::Task;
 use crate::settings::{Program, Settings, cli};
 use crate::supervisor::Supervisor;
@@ -76,37 +77,6 @@ impl StopSignals {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }
-    }
-}
-
-/// What `--check` found, line by line.
-#[derive(Debug, Default)]
-pub struct Findings {
-    lines: Vec<String>,
-    is_bad: bool,
-}
-
-impl Findings {
-    /// Notes what is well, or what is not.
-    pub fn note(&mut self, what: &str, found: Result<String, String>) {
-        let (mark, text) = match found {
-            Ok(text) => ("ok    ", text),
-            Err(text) => {
-                self.is_bad = true;
-                ("FAILED", text)
-            }
-        };
-        self.lines.push(format!("{mark} {what}: {text}"));
-    }
-
-    /// Prints everything; 0 where all is well, else 1.
-    #[must_use]
-    #[expect(clippy::print_stdout, reason = "this is what --check is for")]
-    pub fn report(self) -> ExitCode {
-        for line in &self.lines {
-            println!("{line}");
-        }
-        ExitCode::from(if self.is_bad { FAILED } else { CLEAN })
     }
 }
 
