@@ -6,7 +6,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+/// What a program that lives tells again and again.
+const BEAT: &str = "WATCHDOG=1";
 
 /// A socket that programs tell their state to.
 #[derive(Debug)]
@@ -53,6 +56,30 @@ impl Manager {
         let length = timeout(within, self.socket.recv(&mut datagram)).await.ok()?.ok()?;
         let text = String::from_utf8_lossy(&datagram[..length]);
         Some(text.lines().map(ToOwned::to_owned).collect())
+    }
+
+    /// The pauses before each of the next datagrams, all of which must be a watchdog's beat; none where another comes, or
+    /// none does in time.
+    pub async fn beats(&self, count: usize, within: Duration) -> Option<Vec<Duration>> {
+        let mut pauses = Vec::with_capacity(count);
+        for _ in 0..count {
+            let before = Instant::now();
+            if self.next(within).await? != [BEAT] {
+                return None;
+            }
+            pauses.push(before.elapsed());
+        }
+        Some(pauses)
+    }
+
+    /// The lines of the next datagram that is no beat of the watchdog.
+    pub async fn next_but_beats(&self, within: Duration) -> Option<Vec<String>> {
+        loop {
+            let told = self.next(within).await?;
+            if told != [BEAT] {
+                return Some(told);
+            }
+        }
     }
 
     /// Forgets what has been told so far.
