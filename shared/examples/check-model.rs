@@ -48,7 +48,7 @@ struct Asked {
 }
 
 /// What is wrong, in which operation, instead of what.
-const DEFECTS: [(&str, &str, &str, &str); 10] = [
+const DEFECTS: &[(&str, &str, &str, &str)] = &[
     (
         "an end is taken of whoever held the job last",
         "settle",
@@ -79,6 +79,18 @@ const DEFECTS: [(&str, &str, &str, &str); 10] = [
     ),
     ("a requeued job keeps its attempts", "requeue", "job.attempts = 0", "job.attempts = job.attempts"),
     ("the limit is not kept", "enqueue", "used + b.count > max", "used > max"),
+    ("the limit is not kept for plain batches", "enqueue", "used + plain > max_queue", "used > max_queue"),
+    ("a repeated plain batch is queued again", "enqueue", "if not all_new or is_twice", "if is_twice"),
+    ("what was refused leaves its content", "enqueue", "drop_unwanted_content(b.id) end", "end"),
+    (
+        "an expired plain job is handed out",
+        "claim",
+        "or active >= expires then return false",
+        "then return false",
+    ),
+    ("a plain job is handed out and not counted so", "claim", "count(priority, 'sending', first)", ""),
+    ("a sent plain job's content is kept", "settle", "free_content(string.sub(id, 1, -3), h[TEMPLATE])", ""),
+    ("a stranger's success leaves the queue as it was", "settle", "or h[OWNER] ~= me or", "or"),
 ];
 
 #[tokio::main]

@@ -284,7 +284,11 @@ async fn nothing_is_left_of_ended_jobs_when_their_retention_has_passed() {
     // What a queue has once stays; a batch is remembered for a minute, so that a repeated enqueue is recognised.
     let mut left = keys(&server).await;
     let mut remembered = 0;
-    for key in left.extract_if(.., |key| key.starts_with("{emailer}:batch:")) {
+    for key in
+        left.extract_if(.., |key| key.starts_with("{emailer}:batch:") || key.starts_with("{emailer}:job:"))
+    {
+        let fields: Vec<String> = server.run_command(&["HKEYS", &key]).await;
+        assert_eq!(fields, ["gone"], "{key}");
         let ttl: i64 = server.run_command(&["PTTL", &key]).await;
         assert!((1..=60_000).contains(&ttl), "{key}: {ttl}");
         remembered += 1;

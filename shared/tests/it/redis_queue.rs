@@ -176,7 +176,7 @@ async fn what_redis_is_set_up_for_is_told() {
     assert!(!told.survives_crash && told.details[0].contains("two seconds"), "{told:?}");
 }
 
-/// Batches of every kind: urgent, scheduled, large, with a template, with an idempotency key.
+/// Batches of every kind: urgent, scheduled, large, with a template, with an idempotency key, plain.
 pub(crate) async fn accept_of_every_kind(queue: &RedisQueue) {
     let key =
         Idempotency { key: "key".to_owned(), fingerprint: "print".to_owned(), keep: Duration::from_mins(1) };
@@ -188,8 +188,9 @@ pub(crate) async fn accept_of_every_kind(queue: &RedisQueue) {
             tags: vec!["t".repeat(80)],
             metadata: Some(metadata("m", "m")),
             idempotency: Some(key.clone()),
-            ..large(batch_of(12))
+            ..large(batch_of(11))
         },
+        batch_of(1),
     ] {
         queue.enqueue(batch).await.unwrap();
     }

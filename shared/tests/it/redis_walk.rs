@@ -229,8 +229,13 @@ async fn said_by_jobs(redis: &mut MultiplexedConnection, when: &str) -> Said {
         let batch = hash(redis, &format!("batch:{id}")).await;
         said.batches.insert(id, batch);
     }
-    for id in &said.jobs {
+    for id in said.jobs.clone() {
         let job = hash(redis, &format!("job:{id}")).await;
+        // Of a batch of one job that is gone.
+        if job.keys().eq(["gone"]) {
+            said.jobs.remove(&id);
+            continue;
+        }
         let batch_id = id.split('-').next().unwrap().to_owned();
         // A batch of one job is in the job's hash.
         let shared = if job.contains_key("facts") { &job } else { &said.batches[&batch_id] };

@@ -43,7 +43,8 @@ const BOTH: &[&str] = &[
 ];
 
 /// What only the API does: accept, list, order, pause relays.
-const API: &[&str] = &["del", "exists", "mset", "persist", "pexpire", "pexpireat", "set", "zcount", "zscore"];
+const API: &[&str] =
+    &["del", "exec", "exists", "mset", "multi", "persist", "pexpire", "pexpireat", "set", "zcount", "zscore"];
 
 /// What only a worker does: claim, wait, reclaim, promote, clean up, pause relays.
 const WORKER: &[&str] = &[

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
 use super::address::{Address, CONNECT_TIMEOUT, REPLY_TIMEOUT, settings};
@@ -57,6 +57,37 @@ struct State {
 enum Open {
     Connection(MultiplexedConnection),
     Pool(Pool),
+}
+
+/// What one step sends.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    One(&'a Cmd),
+    /// Two commands, both or neither; the second's answer counts.
+    Both(&'a Pipeline),
+}
+
+impl Request<'_> {
+    async fn send(self, connection: &mut impl ConnectionLike) -> Result<Value, RedisError> {
+        match self {
+            Request::One(cmd) => connection.req_packed_command(cmd).await?.extract_error(),
+            Request::Both(both) => {
+                // What EXEC answers comes behind an answer to MULTI and to each command.
+                let answers = connection.req_packed_commands(both, both.len() + 1, 1).await;
+                match answers.map_err(first_of_all)?.pop().map(Value::extract_error).transpose()? {
+                    Some(Value::Array(mut answers)) => Ok(answers.pop().unwrap_or(Value::Nil)),
+                    _ => Err((ErrorKind::UnexpectedReturnType, "not an answer of EXEC").into()),
+                }
+            }
+        }
+    }
+}
+
+/// Of the errors that kept a transaction from running, the first: it says why.
+fn first_of_all(e: RedisError) -> RedisError {
+    let first =
+        e.clone().into_server_errors().and_then(|errors| errors.first().map(|(_, error)| error.clone()));
+    first.map_or(e, RedisError::from)
 }
 
 /// A connection for one step.
@@ -120,6 +151,25 @@ impl Channel {
         }
     }
 
+    /// Runs a command and an operation behind it, both or neither; the answer is the operation's. A connection that was
+    /// lost is the caller's to notice.
+    pub(super) async fn try_both<T: FromRedisValue>(&self, first: Cmd, call: &Call) -> Result<T, RedisError> {
+        let mut both = redis::pipe();
+        both.atomic().add_command(first).add_command(call.by_sha().clone());
+        match self.send_once(Request::Both(&both)).await {
+            Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut by_text = redis::pipe();
+                by_text.atomic();
+                for first in both.cmd_iter().take(1) {
+                    by_text.add_command(first.clone());
+                }
+                by_text.add_command(call.by_text());
+                self.send_once(Request::Both(&by_text)).await
+            }
+            other => other,
+        }
+    }
+
     /// Runs a command that is no script.
     pub(super) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, Unavailable> {
         self.send(cmd, Repeat::Once).await.map_err(|e| unavailable("command", &e))
@@ -136,21 +186,20 @@ impl Channel {
     }
 
     async fn send<T: FromRedisValue>(&self, cmd: &Cmd, repeat: Repeat) -> Result<T, RedisError> {
-        match self.send_once(cmd).await {
+        match self.send_once(Request::One(cmd)).await {
             // A connection that died while it was idle is noticed by the next command only.
-            Err(e) if repeat == Repeat::Once && is_lost(&e) => self.send_once(cmd).await,
+            Err(e) if repeat == Repeat::Once && is_lost(&e) => self.send_once(Request::One(cmd)).await,
             other => other,
         }
     }
 
-    async fn send_once<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RedisError> {
+    async fn send_once<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, RedisError> {
         let (mut connection, generation) = self.lend().await?;
         let sent = Instant::now();
         let reply = match &mut connection {
-            Lent::Connection(c) => c.req_packed_command(cmd).await,
-            Lent::Pooled(c) => c.req_packed_command(cmd).await,
+            Lent::Connection(c) => request.send(c).await,
+            Lent::Pooled(c) => request.send(&mut **c).await,
         };
-        let reply = reply.and_then(redis::Value::extract_error);
         self.note(generation, sent.elapsed(), reply.as_ref().err()).await;
         Ok(T::from_redis_value(reply?)?)
     }

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use super::channel::Repeat;
 use super::content::{Shared, Wanted};
 use super::scripts::{self, Call};
+use super::stored::{Facts, read_facts};
 use super::{RedisQueue, stored, unreadable};
-use crate::clock::Timestamp;
-use crate::job::{BatchId, JobId, OnAmbiguous, POISON_RECLAIMS, Priority, Reason};
+use crate::job::{BatchId, JobId, POISON_RECLAIMS, Priority, Reason};
 use crate::queue::{
     Consumer, ConsumerId, Delivery, Maintenance, Receipt, Reclaimed, Settled, Settlement, Unavailable,
     Verdict,
@@ -38,10 +38,21 @@ const PICKS: [Priority; 12] = {
     [High, High, Normal, High, High, Bulk, High, High, Normal, High, High, Normal]
 };
 
-/// Job id, stream id, attempts, reclaims, marked, time to send, recipient, content where it came along.
-type DeliveryRow = (String, String, u32, u32, u8, Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>);
-/// Batch id, priority, most attempts, what to do when ambiguous, time of acceptance, template.
-type BatchRow = (String, String, u32, String, i64, Option<String>);
+/// See `lua/delivery.lua`.
+type DeliveryRow = (
+    String,
+    String,
+    u32,
+    u32,
+    u8,
+    Option<i64>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<String>,
+    Option<String>,
+);
+/// See `lua/delivery.lua`.
+type BatchRow = (String, String, Option<String>);
 
 /// Paused, satisfied, last ids, time to the next due job, deliveries, their batches.
 type Claimed = (u8, u8, [String; 4], i64, Vec<DeliveryRow>, Vec<BatchRow>);
@@ -72,10 +83,19 @@ impl RedisQueue {
             .iter_mut()
             .filter_map(|row| Some((row.0.parse::<JobId>().ok()?.batch, row.7.take()?)))
             .collect();
-        let mut wanted = Vec::with_capacity(batches.len());
-        for batch in &batches {
-            let id: BatchId = batch.0.parse().map_err(unreadable)?;
-            wanted.push(Wanted { batch: id, template: batch.5.clone() });
+        let mut wanted = Vec::with_capacity(rows.len());
+        let mut facts = HashMap::with_capacity(rows.len());
+        for row in &mut rows {
+            if let Some(text) = row.8.take() {
+                let job: JobId = row.0.parse().map_err(unreadable)?;
+                facts.insert(job.batch, read_facts(&text));
+                wanted.push(Wanted { batch: job.batch, template: row.9.take() });
+            }
+        }
+        for (id, text, template) in batches {
+            let batch: BatchId = id.parse().map_err(unreadable)?;
+            facts.insert(batch, read_facts(&text));
+            wanted.push(Wanted { batch, template });
         }
         let mut shared = self.contents.fetch(&self.bulk, &self.keys, &wanted, &along).await?;
         wanted.retain(|wanted| !shared.contains_key(&wanted.batch));
@@ -84,13 +104,12 @@ impl RedisQueue {
             // the scripts would.
             shared.extend(self.contents.fetch(&self.worker, &self.keys, &wanted, &along).await?);
         }
-        let known: HashMap<BatchId, &BatchRow> =
-            batches.iter().filter_map(|batch| Some((batch.0.parse().ok()?, batch))).collect();
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut broken = Vec::new();
         for row in rows {
             let job: JobId = row.0.parse().map_err(unreadable)?;
-            match known.get(&job.batch).and_then(|b| delivery(job, &row, b, shared.get(&job.batch)?)) {
+            let facts = facts.get(&job.batch).and_then(Option::as_ref);
+            match facts.and_then(|facts| delivery(job, &row, facts, shared.get(&job.batch)?)) {
                 Some(delivery) => deliveries.push(delivery),
                 None => broken.push((job, receipt(&row).unwrap_or(Receipt(0, 0)), row.2 + 1)),
             }
@@ -167,19 +186,19 @@ fn receipt_text(Receipt(ms, seq): Receipt) -> String {
     format!("{ms}-{}/{}", seq / RECLAIMS, seq % RECLAIMS)
 }
 
-fn delivery(job: JobId, row: &DeliveryRow, batch: &BatchRow, shared: &Shared) -> Option<Delivery> {
+fn delivery(job: JobId, row: &DeliveryRow, facts: &Facts, shared: &Shared) -> Option<Delivery> {
     Some(Delivery {
         job,
         receipt: receipt(row)?,
         recipient: serde_json::from_slice(row.6.as_deref()?).ok()?,
-        priority: Priority::from_word(&batch.1)?,
+        priority: facts.priority,
         attempt: row.2 + 1,
-        max_attempts: batch.2,
+        max_attempts: facts.max_attempts,
         reclaims: row.3,
         marked: row.4 == 1,
-        on_ambiguous: OnAmbiguous::from_word(&batch.3)?,
-        accepted_at: Timestamp::from_millis(batch.4),
-        send_at: row.5.map(Timestamp::from_millis),
+        on_ambiguous: facts.on_ambiguous,
+        accepted_at: facts.accepted,
+        send_at: facts.send_at_with(row.5),
         content: Arc::clone(&shared.content),
         bundle: shared.bundle.clone(),
     })

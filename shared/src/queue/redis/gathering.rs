@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::channel::{Channel, Repeat, is_lost, unavailable};
 use super::keys::Keys;
 use super::scripts::{self, Args, Call};
+use crate::job::BatchId;
 use crate::queue::{Accepted, EnqueueError, Limits, Unavailable};
 
 /// Jobs in one call, and so in one batch, at most.
@@ -60,9 +61,24 @@ impl Drop for Relief<'_> {
     }
 }
 
+/// A batch as the script takes it.
+pub(super) struct Prepared {
+    pub(super) id: BatchId,
+    pub(super) args: Args,
+    pub(super) jobs: usize,
+    /// The content of a plain one (`lua/enqueue.lua`), which is set beside the script: through it, it would cost more
+    /// than all the rest.
+    pub(super) plain: Option<Vec<u8>>,
+}
+
+impl Prepared {
+    fn bytes(&self) -> usize {
+        self.args.bytes() + self.plain.as_ref().map_or(0, Vec::len)
+    }
+}
+
 struct Waiting {
-    args: Args,
-    jobs: usize,
+    batch: Prepared,
     deadline: Instant,
     answer: oneshot::Sender<Result<Answer, Unavailable>>,
 }
@@ -83,14 +99,13 @@ impl Gathering {
     /// One batch through the next call. The caller keeps the time.
     pub(super) async fn submit(
         self: &Arc<Self>,
-        args: Args,
-        jobs: usize,
+        batch: Prepared,
         deadline: Instant,
     ) -> Result<Answer, Unavailable> {
         let (answer, answered) = oneshot::channel();
         let is_carrier_wanted = {
             let mut line = lock(&self.line);
-            line.waiting.push(Waiting { args, jobs, deadline, answer });
+            line.waiting.push(Waiting { batch, deadline, answer });
             let is_wanted =
                 line.carriers == 0 || (line.carriers < CALLS_AT_ONCE && line.waiting.len() >= WORTH_A_CALL);
             line.carriers += usize::from(is_wanted);
@@ -124,16 +139,21 @@ impl Gathering {
             .waiting
             .iter()
             .take_while(|w| {
-                jobs += w.jobs;
-                bytes += w.args.bytes();
+                jobs += w.batch.jobs;
+                bytes += w.batch.bytes();
                 jobs <= JOBS_A_CALL && bytes <= BYTES_A_CALL
             })
             .count();
-        Some(line.waiting.drain(..fitting.max(1)).collect())
+        let mut taken: Vec<Waiting> = line.waiting.drain(..fitting.max(1)).collect();
+        drop(line);
+        // The script takes the plain ones first.
+        taken.sort_by_key(|w| w.batch.plain.is_none());
+        Some(taken)
     }
 
     async fn deliver(&self, mut batches: Vec<Waiting>) {
-        let mut pause = Duration::from_millis(20);
+        // A connection that died while it was idle is noticed by the next call only: that one is repeated at once.
+        let mut pause = Duration::ZERO;
         loop {
             batches.retain(|w| !w.answer.is_closed() && w.deadline > Instant::now());
             if batches.is_empty() {
@@ -149,7 +169,7 @@ impl Gathering {
                 Err(e) if may_pass(&e) => {
                     tracing::debug!(error = %unavailable("enqueue", &e), "enqueue is repeated");
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    pause = (pause * 2).clamp(Duration::from_millis(20), Duration::from_secs(1));
                 }
                 Err(e) if batches.len() == 1 || e.code() == Some("OOM") => {
                     for batch in batches {
@@ -173,15 +193,24 @@ impl Gathering {
     }
 
     async fn send(&self, batches: &[Waiting]) -> Result<Vec<Answer>, RedisError> {
+        let plain = || batches.iter().filter_map(|w| Some((w.batch.id, w.batch.plain.as_ref()?)));
         let mut call = Call::new(&scripts::ENQUEUE, &self.keys)
             .arg(self.limits.max_queue_size)
             .arg(self.limits.max_scheduled)
-            .arg(batches.len());
-        for batch in batches {
-            call.extend(&batch.args);
+            .arg(plain().count());
+        for waiting in batches {
+            call.extend(&waiting.batch.args);
         }
-        let answers: Vec<Vec<Value>> = self.channel.try_call(&call, Repeat::Once).await?;
-        answers.iter().zip(batches).map(|(a, b)| read_answer(a, b.jobs)).collect()
+        let mut contents = redis::cmd("MSET");
+        for (id, content) in plain() {
+            contents.arg(self.keys.content(id)).arg(content);
+        }
+        let answers: Vec<Value> = if plain().next().is_some() {
+            self.channel.try_both(contents, &call).await?
+        } else {
+            self.channel.try_call(&call, Repeat::Never).await?
+        };
+        answers.iter().zip(batches).map(|(answer, w)| read_answer(answer, &w.batch)).collect()
     }
 }
 
@@ -201,7 +230,11 @@ fn may_pass(e: &RedisError) -> bool {
         || matches!(e.kind(), ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain))
 }
 
-fn read_answer(answer: &[Value], jobs: usize) -> Result<Answer, RedisError> {
+fn read_answer(answer: &Value, batch: &Prepared) -> Result<Answer, RedisError> {
+    let Value::Array(answer) = answer else {
+        let count = u32::try_from(batch.jobs).unwrap_or(u32::MAX);
+        return Ok(Answer::Accepted(Accepted { batch: batch.id, count, scheduled: false, replayed: false }));
+    };
     let number = |i: usize| answer.get(i).map_or(Ok(0), u64::from_redis_value_ref);
     let word = answer.first().map_or(Ok(String::new()), String::from_redis_value_ref)?;
     Ok(match word.as_str() {
@@ -217,7 +250,7 @@ fn read_answer(answer: &[Value], jobs: usize) -> Result<Answer, RedisError> {
         }),
         "full" => Answer::Refused(EnqueueError::Full { used: number(1)?, max: number(2)? }),
         "schedule_full" => Answer::Refused(EnqueueError::ScheduleFull { used: number(1)?, max: number(2)? }),
-        "too_large" => Answer::Refused(EnqueueError::TooLarge { count: jobs as u64, max: number(1)? }),
+        "too_large" => Answer::Refused(EnqueueError::TooLarge { count: batch.jobs as u64, max: number(1)? }),
         "key_reuse" => Answer::Refused(EnqueueError::KeyReuse),
         "key_unreadable" => Answer::Refused(EnqueueError::Unavailable(Unavailable {
             message: "what was answered to the idempotency key cannot be read".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::gathering::{Answer, JOBS_A_CALL, lock, no_answer};
+use super::gathering::{Answer, JOBS_A_CALL, Prepared, lock, no_answer};
 use super::scripts::Args;
 use super::{RedisQueue, stored};
 use crate::message::Body;
@@ -18,6 +18,9 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Content over this size travels on a connection of its own before the batch does: through a script it would stall
 /// everybody else.
 const LARGE: usize = 64 * 1024;
+
+/// Up to this length a value leaves a hash a listpack (`lua/state.lua`).
+const SHORT: usize = 64;
 
 /// How long content that was stored ahead waits for its batch.
 const STORED_AHEAD: Duration = Duration::from_mins(1);
@@ -33,25 +36,53 @@ fn template(batch: &NewBatch) -> Option<(&str, &Bundle)> {
     }
 }
 
-/// The arguments of a batch, in the order of `enqueue.lua`.
+/// Whether a batch is one job with nothing to it, which is all that most are.
+fn is_plain(batch: &NewBatch, content: &[u8]) -> bool {
+    let NewBatch { recipients, bundle: None, send_at: None, idempotency: None, metadata: None, .. } = batch
+    else {
+        return false;
+    };
+    recipients.len() == 1
+        && batch.tags.is_empty()
+        && content.len() <= LARGE
+        && batch.content.from.address.domain().len() <= SHORT
+}
+
+/// A plain batch as the script takes it; none: its recipient's data are too long for that.
+fn plain(batch: &NewBatch, content: &[u8]) -> Result<Option<Args>, serde_json::Error> {
+    let mut args = head(batch, content.len());
+    let recipient = serde_json::to_vec(&batch.recipients[0])?;
+    args.push(&recipient);
+    Ok((recipient.len() <= SHORT).then_some(args))
+}
+
+/// What the arguments of all batches begin with.
+fn head(batch: &NewBatch, size: usize) -> Args {
+    let expire_after = super::millis(batch.expire_after);
+    let mut args = Args::default();
+    args.push_shown(batch.id);
+    args.push(batch.priority.as_str().as_bytes());
+    args.push_shown(stored::facts(batch, expire_after));
+    args.push_shown(expire_after);
+    args.push(batch.content.from.address.domain().as_bytes());
+    args.push_shown(size);
+    args
+}
+
+/// The arguments of a batch that is not plain, in the order of `enqueue.lua`.
 fn arguments(
     batch: &NewBatch,
     size: usize,
     content: &[u8],
     bundle: &[u8],
 ) -> Result<Args, serde_json::Error> {
-    let expire_after = super::millis(batch.expire_after);
-    let mut args = Args::default();
-    args.push_shown(batch.id);
-    args.push(batch.priority.as_str().as_bytes());
+    let mut args = head(batch, size);
+    args.push(content);
     args.push_shown(batch.recipients.len());
-    args.push_shown(stored::facts(batch, expire_after));
-    args.push_shown(expire_after);
     match batch.send_at {
         Some(at) => args.push_shown(at.as_millis()),
         None => args.push(&[]),
     }
-    args.push(batch.content.from.address.domain().as_bytes());
     if batch.tags.is_empty() {
         args.push(&[]);
     } else {
@@ -61,8 +92,6 @@ fn arguments(
         Some(metadata) => args.push_json(metadata)?,
         None => args.push(&[]),
     }
-    args.push_shown(size);
-    args.push(content);
     args.push(template(batch).map(|(hash, _)| hash).unwrap_or_default().as_bytes());
     args.push(bundle);
     match &batch.idempotency {
@@ -98,6 +127,17 @@ impl RedisQueue {
 
     async fn try_enqueue(&self, batch: &NewBatch, deadline: Instant) -> Result<Accepted, EnqueueError> {
         let content = stored::content(&batch.content).map_err(not_json)?;
+        let (id, jobs) = (batch.id, batch.recipients.len());
+        if is_plain(batch, &content)
+            && let Some(args) = plain(batch, &content).map_err(not_json)?
+        {
+            let prepared = Prepared { id, args, jobs, plain: Some(content) };
+            return match self.gathering.submit(prepared, deadline).await? {
+                Answer::Accepted(accepted) => Ok(accepted),
+                Answer::Refused(refusal) => Err(refusal),
+                Answer::NeedsContent | Answer::NeedsBundle => Err(no_answer().into()),
+            };
+        }
         let bundle = template(batch);
         let large = content.len() > LARGE;
         let inline: &[u8] = if large { &[] } else { &content };
@@ -112,7 +152,7 @@ impl RedisQueue {
                 _ => Vec::new(),
             };
             let args = arguments(batch, content.len(), inline, &sources).map_err(not_json)?;
-            match self.gathering.submit(args, batch.recipients.len(), deadline).await? {
+            match self.gathering.submit(Prepared { id, args, jobs, plain: None }, deadline).await? {
                 Answer::Accepted(accepted) => {
                     if let Some((hash, _)) = bundle {
                         let mut known = lock(&self.gathering.known_bundles);

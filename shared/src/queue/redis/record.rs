@@ -62,11 +62,7 @@ fn job(id: JobId, row: &JobRow, batch: &BatchRow) -> Result<JobRecord, Unavailab
     let text = |field: &str| row.1.get(field).or_else(|| long.get(field));
     let status = short.word("state", Status::from_word)?;
     let attempts = short.number("attempts")?;
-    let send_at = match short.maybe("send_at")? {
-        None => facts.send_at,
-        // A batch's time that was moved to the past is none.
-        own => own.filter(|ms: &i64| *ms > 0).map(Timestamp::from_millis),
-    };
+    let send_at = facts.send_at_with(short.maybe("send_at")?);
     let due = matches!(status, Status::Scheduled | Status::Retrying).then_some(row.4);
     #[expect(clippy::cast_possible_truncation, reason = "a score is a whole number of milliseconds")]
     let next_attempt_at = due.flatten().map(|ms| Timestamp::from_millis(ms as i64));

@@ -55,25 +55,34 @@ pub(super) fn facts(batch: &NewBatch, expire_after_ms: u64) -> String {
 pub(super) struct Facts {
     pub(super) priority: Priority,
     pub(super) max_attempts: u32,
+    pub(super) on_ambiguous: OnAmbiguous,
     pub(super) count: u64,
     pub(super) accepted: Timestamp,
     pub(super) send_at: Option<Timestamp>,
 }
 
+impl Facts {
+    /// A job's time to send: its own, where it has one, takes the place of its batch's. One that was moved to the past is
+    /// none.
+    pub(super) fn send_at_with(&self, own: Option<i64>) -> Option<Timestamp> {
+        own.map_or(self.send_at, |ms| (ms > 0).then(|| Timestamp::from_millis(ms)))
+    }
+}
+
 /// Reads facts of this version.
 pub(super) fn read_facts(text: &str) -> Option<Facts> {
     let mut words = text.split(' ');
-    if words.next()? != VERSION.to_string() {
+    if words.next()?.parse() != Ok(VERSION) {
         return None;
     }
     let priority = Priority::from_word(words.next()?)?;
     let max_attempts = words.next()?.parse().ok()?;
-    OnAmbiguous::from_word(words.next()?)?;
+    let on_ambiguous = OnAmbiguous::from_word(words.next()?)?;
     let mut words = words.skip(1);
     let count = words.next()?.parse().ok()?;
     let accepted = Timestamp::from_millis(words.next()?.parse().ok()?);
     let send_at = words.nth(1)?.parse().ok().map(Timestamp::from_millis);
-    Some(Facts { priority, max_attempts, count, accepted, send_at })
+    Some(Facts { priority, max_attempts, on_ambiguous, count, accepted, send_at })
 }
 
 /// A last reply as it is kept with a job: `stage code|- text`, which is short enough for the job's hash where JSON is

@@ -21,6 +21,20 @@ local function read(stream, n)
   return reply and not reply.err and reply[1][2] or {}
 end
 
+-- The first hand-out of a plain job that is to be sent at once; returns whether it was one.
+local function hand_out_first(id, sid, h)
+  if h[STATE] ~= 'queued' or h[SID] ~= sid or not is_plain(h) then return false end
+  local expire_after, accepted, expires, bytes =
+    string.match(h[FACTS_AT], '^1 %a+ %d+ %a+ (%d+) %d+ (%d+) (%S+) %S+ (%d+)')
+  expires = expires == '+' and accepted + expire_after or tonumber(expires)
+  if not expires or active >= expires then return false end
+  call('HSET', job_key(id), 'state', 'sending', 'since', now, 'owner', me)
+  deliveries[#deliveries + 1] = {
+    id, sid, 0, 0, 0, false, h[RECIPIENT], content_along(string.sub(id, 1, -3), tonumber(bytes)), h[FACTS_AT], h[TEMPLATE],
+  }
+  return true
+end
+
 local function hand_out(job)
   -- Its group was lost and made anew: the hand-out before is another one.
   if job.state == 'sending' then
@@ -42,20 +56,30 @@ local function take(priority, n)
     local entries = read(stream, math.min(n, budget))
     if #entries == 0 then return n end
     budget = budget - #entries
+    local first = 0
     for _, entry in ipairs(entries) do
-      local job, newer = load_job(entry[2][2])
-      if newer then
-        pass_on(stream, entry)
-      elseif not job or job.sid ~= entry[1] then
-        call('XACK', stream, GROUP, entry[1])
-        call('XDEL', stream, entry[1])
-      elseif is_expired(job) then
-        expire(job)
+      local id, sid = entry[2][2], entry[1]
+      local h = fields_of(id)
+      if hand_out_first(id, sid, h) then
+        first = first + 1
       else
-        hand_out(job)
-        n = n - 1
+        local job, newer = job_of(id, h)
+        if newer then
+          pass_on(stream, entry)
+        elseif not job or job.sid ~= sid then
+          call('XACK', stream, GROUP, sid)
+          call('XDEL', stream, sid)
+        elseif is_expired(job) then
+          expire(job)
+        else
+          hand_out(job)
+          n = n - 1
+        end
       end
     end
+    count(priority, 'queued', -first)
+    count(priority, 'sending', first)
+    n = n - first
   end
   return n
 end

@@ -1,4 +1,4 @@
--- Part of the operations that hand jobs out: what they tell of each job, and once of each batch.
+-- Part of the operations that hand jobs out: what they tell of each job, and once of each batch of several.
 
 local deliveries, delivered_batches, told = {}, {}, {}
 
@@ -6,22 +6,23 @@ local deliveries, delivered_batches, told = {}, {}, {}
 local SMALL, ALONG = 65536, 1048576
 local along = 0
 
-local function content_of(batch)
-  if not batch.single or batch.bytes > SMALL or along + batch.bytes > ALONG then return false end
-  along = along + batch.bytes
-  return call('GET', content_key(batch.id))
+local function content_along(batch_id, bytes)
+  if bytes > SMALL or along + bytes > ALONG then return false end
+  along = along + bytes
+  return call('GET', content_key(batch_id))
 end
 
+-- A delivery: job id, stream id, attempts, reclaims, marked 0|1, own time to send ms (0: none) | nil, recipient, content
+-- where it goes along, then of a batch of one job its facts and its template. A batch: id, facts, template.
 local function deliver(job)
-  deliveries[#deliveries + 1] = {
-    job.id, job.sid, job.attempts, job.reclaims, job.marked and 1 or 0, job.send_at or false,
-    job.recipient or call('HGET', detail_key(job.id), 'recipient'), content_of(job.batch),
-  }
   local batch = job.batch
-  if not told[batch.id] then
+  deliveries[#deliveries + 1] = {
+    job.id, job.sid, job.attempts, job.reclaims, job.marked and 1 or 0, job.own_send_at,
+    job.recipient or call('HGET', detail_key(job.id), 'recipient'),
+    batch.single and content_along(batch.id, batch.bytes), batch.single and batch.facts, batch.single and batch.template,
+  }
+  if not batch.single and not told[batch.id] then
     told[batch.id] = true
-    delivered_batches[#delivered_batches + 1] = {
-      batch.id, batch.priority, batch.max_attempts, batch.ambiguous, batch.accepted, batch.template,
-    }
+    delivered_batches[#delivered_batches + 1] = { batch.id, batch.facts, batch.template }
   end
 end

@@ -1,37 +1,51 @@
 #!lua
 -- enqueue: accepts batches, each whole or not at all. The only operation that Redis refuses when its memory is full.
 -- KEYS[1] the queue's prefix
--- ARGV    max_queue_size, max_scheduled, number of batches, then for each batch:
---         id, priority, number of jobs, what stands before `accepted` in its facts (state.lua), expire_after ms,
---         send_at ms|'', sender domain, tags (JSON)|'', metadata (JSON)|'', size of the content, content|'' (stored before),
+-- ARGV    max_queue_size, max_scheduled, number of plain batches, then for each of them:
+--         id, priority, what stands before `accepted` in its facts (state.lua), expire_after ms, sender domain, size of the
+--         content, recipient
+--         then for each other batch:
+--         id, priority, what stands before `accepted` in its facts, expire_after ms, sender domain, size of the content,
+--         content|'' (stored before), number of jobs, send_at ms|'', tags (JSON)|'', metadata (JSON)|'',
 --         template hash|'', bundle|'' (known to be stored), idempotency hash|'', then only if that is given:
 --         fingerprint, keep ms; then the recipients
+--         A plain batch is one job with none of that, and a domain and a recipient that are short. Its content was set in
+--         the same transaction, and is removed where it is not wanted.
 -- returns for each batch one of
---         {'ok', batch, count, scheduled 0|1, replayed 0|1}  {'full', used, max}  {'schedule_full', used, max}
+--         1 (a plain one that is new)  {'ok', batch, count, scheduled 0|1, replayed 0|1}  {'full', used, max}  {'schedule_full', used, max}
 --         {'too_large', max}  {'key_reuse'}  {'key_unreadable'}  {'need_content'}  {'need_bundle'}
 -- A batch id that is known changes nothing and is answered as before. All are decided on before the first is written:
 -- what fails later must not find half of a call done.
 
-local max_queue, max_scheduled, size = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_queue, max_scheduled, plain = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local used, waiting = jobs_in({ 'queued', 'retrying', 'sending', 'held' }), jobs_in({ 'scheduled' })
+local now_text = string.format('%d', now)
 
-local at = 3
-local function read_batch_args()
+-- Arguments of a plain batch.
+local PLAIN = 7
+
+-- A batch from its arguments behind `at`, and where they end.
+local function read_batch_args(at, is_plain)
   local b = {
-    id = ARGV[at + 1], priority = ARGV[at + 2], count = tonumber(ARGV[at + 3]), facts = ARGV[at + 4],
-    expire_after = tonumber(ARGV[at + 5]), send_at = tonumber(ARGV[at + 6]), domain = ARGV[at + 7],
-    tags = ARGV[at + 8], metadata = ARGV[at + 9], bytes = ARGV[at + 10], content = ARGV[at + 11],
-    template = ARGV[at + 12], bundle = ARGV[at + 13], idem = ARGV[at + 14],
+    id = ARGV[at + 1], priority = ARGV[at + 2], facts = ARGV[at + 3], expire_after = tonumber(ARGV[at + 4]),
+    domain = ARGV[at + 5], bytes = ARGV[at + 6],
   }
+  if is_plain then
+    b.content, b.count, b.tags, b.metadata, b.template, b.bundle, b.idem = '', 1, '', '', '', '', ''
+    b.plain, b.first = true, at + PLAIN
+    return b, at + PLAIN
+  end
+  b.content = ARGV[at + 7]
+  b.count, b.send_at, b.tags, b.metadata = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), ARGV[at + 10], ARGV[at + 11]
+  b.template, b.bundle, b.idem = ARGV[at + 12], ARGV[at + 13], ARGV[at + 14]
   at = at + 14
   if b.idem ~= '' then
     b.fingerprint, b.keep = ARGV[at + 1], tonumber(ARGV[at + 2])
     at = at + 2
   end
   b.first = at + 1
-  at = at + b.count
   b.scheduled = b.send_at ~= nil and b.send_at > now
-  return b
+  return b, at + b.count
 end
 
 -- What was answered before to the batch's id or its idempotency key.
@@ -40,7 +54,7 @@ local function known_id(b)
   if before then
     return { 'ok', b.id, b.count, (before.send_at or 0) > before.accepted and 1 or 0, 0 }
   end
-  local scheduled = call('HGET', batch_key(b.id), 'gone')
+  local scheduled = call('HGET', b.count == 1 and only_job_key(b.id) or batch_key(b.id), 'gone')
   return scheduled and { 'ok', b.id, b.count, tonumber(scheduled), 0 }
 end
 
@@ -73,6 +87,11 @@ local function refused(b)
   return nil
 end
 
+-- What stands between `accepted` and the size in the facts of a batch that is to be sent now.
+local function life_of(expire_after)
+  return active == now and ' + - ' or string.format(' %d - ', active + expire_after)
+end
+
 -- Returns what the batch's own hash holds, as a flat list.
 local function write_shared(b)
   if b.idem ~= '' then
@@ -86,14 +105,9 @@ local function write_shared(b)
     if b.bundle ~= '' then call('SET', template_key(b.template), b.bundle, 'NX') end
     call('HINCRBY', key.templates, b.template, 1)
   end
-  local life = '+ -'
-  if b.scheduled then
-    life = string.format('- %d', b.send_at)
-  elseif active ~= now then
-    life = string.format('%d -', active + b.expire_after)
-  end
+  local life = b.scheduled and string.format(' - %d ', b.send_at) or life_of(b.expire_after)
   local fields = {
-    'facts', b.facts .. string.format(' %d ', now) .. life .. ' ' .. b.bytes, 'domain', b.domain,
+    'facts', b.facts .. ' ' .. now_text .. life .. b.bytes, 'domain', b.domain,
     'entry', call('XADD', key.batches, '*', 'batch', b.id),
   }
   if b.template ~= '' then fields[7], fields[8] = 'template', b.template end
@@ -133,21 +147,51 @@ local function write(b)
     call('HSET', batch_key(b.id), 'refs', b.count, 'records', b.count, unpack(fields))
     for i = 0, b.count - 1 do write_job(b, i, {}) end
   end
-  count(b, b.scheduled and 'scheduled' or 'queued', b.count)
+  count(b.priority, b.scheduled and 'scheduled' or 'queued', b.count)
   moved.accepted = (moved.accepted or 0) + b.count
 end
 
-local asked, ids = {}, {}
-for i = 1, size do
-  local b = read_batch_args()
-  asked[i] = b
-  ids[#ids + 1] = batch_key(b.id)
-  if b.count == 1 then ids[#ids + 1] = only_job_key(b.id) end
+-- Of a batch that is not accepted now; one that was accepted before may need it still.
+local function drop_unwanted_content(id)
+  local job, newer = load_job(id .. '-0')
+  if not newer and not (job and NEEDS_CONTENT[job.state]) then unlinked[#unlinked + 1] = content_key(id) end
 end
--- Mostly all are new, which one question tells.
-local all_new, seen = call('EXISTS', unpack(ids)) == 0, {}
-local answers, accepted, contents = {}, {}, {}
-for i, b in ipairs(asked) do
+
+-- A plain batch whose job is in `job`, as `write` would.
+local function write_plain(at, job)
+  local id, priority = ARGV[at + 1], ARGV[at + 2]
+  call('HSET', job,
+    'facts', ARGV[at + 3] .. ' ' .. now_text .. life_of(ARGV[at + 4]) .. ARGV[at + 6], 'domain', ARGV[at + 5],
+    'entry', call('XADD', key.batches, '*', 'batch', id),
+    'state', 'queued', 'sid', call('XADD', key.ready[priority], '*', 'job', id .. '-0'), 'recipient', ARGV[at + 7])
+  return priority
+end
+
+-- Mostly all are new and there is room, which few questions tell; then the plain ones need not be looked at one by one.
+local answers, jobs, is_twice, seen = {}, {}, false, {}
+for i = 1, plain do
+  local id = ARGV[4 + (i - 1) * PLAIN]
+  jobs[i] = only_job_key(id)
+  is_twice = is_twice or seen[id]
+  seen[id] = true
+end
+local at = 3 + plain * PLAIN
+local others, ids = {}, { unpack(jobs) }
+while at < #ARGV do
+  others[#others + 1], at = read_batch_args(at, false)
+  local b = others[#others]
+  ids[#ids + 1] = b.count == 1 and only_job_key(b.id) or batch_key(b.id)
+end
+local all_new = call('EXISTS', unpack(ids)) == 0
+if not all_new or is_twice or used + plain > max_queue then
+  for i = plain, 1, -1 do table.insert(others, 1, (read_batch_args(3 + (i - 1) * PLAIN, true))) end
+  plain = 0
+end
+used = used + plain
+
+local accepted, contents = {}, {}
+seen = {}
+for i, b in ipairs(others) do
   local answer = seen[b.id] or (not all_new and known_id(b)) or known_key(b) or refused(b)
   if not answer then
     answer = { 'ok', b.id, b.count, b.scheduled and 1 or 0, 0 }
@@ -160,10 +204,16 @@ for i, b in ipairs(asked) do
       contents[#contents + 1], contents[#contents + 2] = content_key(b.id), b.content
     end
   end
-  answers[i] = answer
+  if b.plain and answer ~= seen[b.id] then drop_unwanted_content(b.id) end
+  answers[plain + i] = answer
 end
 
 if #contents > 0 then call('MSET', unpack(contents)) end
+for i = 1, plain do
+  count(write_plain(3 + (i - 1) * PLAIN, jobs[i]), 'queued', 1)
+  answers[i] = 1
+end
+if plain > 0 then moved.accepted = plain end
 for _, b in ipairs(accepted) do write(b) end
 flush()
 return answers

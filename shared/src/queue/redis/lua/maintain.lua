@@ -40,8 +40,8 @@ end
 local function remember_batch(batch)
   local left = batch.accepted + REMEMBERED_MS - now
   if left > 0 then
-    call('HSET', batch_key(batch.id), 'gone', (batch.send_at or 0) > batch.accepted and 1 or 0)
-    call('PEXPIRE', batch_key(batch.id), left)
+    call('HSET', home(batch), 'gone', (batch.send_at or 0) > batch.accepted and 1 or 0)
+    call('PEXPIRE', home(batch), left)
   end
 end
 

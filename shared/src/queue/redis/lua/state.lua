@@ -37,7 +37,7 @@ local function only_job_key(id) return job_key(id .. '-0') end
 local function read_batch(id, facts, template, single)
   local priority, max_attempts, ambiguous, expire_after, size, accepted, expires, send_at, bytes = string.match(facts, FACTS)
   batches[id] = priority and {
-    id = id, single = single, priority = priority, max_attempts = tonumber(max_attempts), ambiguous = ambiguous,
+    id = id, facts = facts, single = single, priority = priority, max_attempts = tonumber(max_attempts), ambiguous = ambiguous,
     expire_after = tonumber(expire_after), count = tonumber(size), accepted = tonumber(accepted),
     expires = expires == '+' and accepted + expire_after or tonumber(expires), send_at = tonumber(send_at), template = template, bytes = tonumber(bytes),
   } or 'newer'
@@ -71,10 +71,24 @@ local function own_send_at(own, batch)
   return tonumber(own) > 0 and tonumber(own) or nil
 end
 
--- A job; nil where it is gone, nil and true where a later release wrote it.
-local function load_job(id)
-  local h = call('HMGET', job_key(id), 'state', 'sid', 'facts', 'template', 'attempts', 'reclaims', 'marked', 'expires',
+-- What a job's hash says of it, in this order.
+local STATE, SID, FACTS_AT, TEMPLATE, ATTEMPTS, RECLAIMS, MARKED, EXPIRES, SEND_AT, SINCE, OWNER, RECIPIENT =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+
+local function fields_of(id)
+  return call('HMGET', job_key(id), 'state', 'sid', 'facts', 'template', 'attempts', 'reclaims', 'marked', 'expires',
     'send_at', 'since', 'owner', 'recipient')
+end
+
+-- Whether it is alone in its batch and as it was accepted: no attempt has counted, nothing was changed since. Nearly all
+-- are, so that `claim` and `settle` have a short way for them, which does what the general one comes to.
+local function is_plain(h)
+  return h[FACTS_AT] and h[RECIPIENT]
+    and not (h[ATTEMPTS] or h[RECLAIMS] or h[MARKED] or h[EXPIRES] or h[SEND_AT])
+end
+
+-- A job from its fields; nil where it is gone, nil and true where a later release wrote it.
+local function job_of(id, h)
   if not h[1] then return nil end
   local batch_id = string.match(id, '^(.+)%-%d+$') or ''
   if h[3] and batches[batch_id] == nil then read_batch(batch_id, h[3], h[4], true) end
@@ -87,9 +101,11 @@ local function load_job(id)
     reclaims = tonumber(h[6]) or 0, marked = h[7] == '1', expires = tonumber(h[8]) or batch.expires,
     send_at = own_send_at(h[9], batch), ready = key.ready[batch.priority], since = tonumber(h[10]), owner = h[11],
     recipient = h[12], tried = attempts + 1, set = {}, drop = {},
-    has = { sid = h[2], attempts = h[5], reclaims = h[6], marked = h[7], since = h[10] },
+    own_send_at = h[9], has = { sid = h[2], attempts = h[5], reclaims = h[6], marked = h[7], since = h[10] },
   }
 end
+
+local function load_job(id) return job_of(id, fields_of(id)) end
 
 local function is_expired(job)
   return job.expires ~= nil and active >= job.expires
@@ -127,17 +143,31 @@ end
 -- contents that are given up and templates with them.
 local moved, withdrawn, ended, given_up, unlinked = {}, {}, {}, {}, {}
 
-local function count(batch, state, n)
-  local field = state .. ':' .. batch.priority
+local function count(priority, state, n)
+  local field = state .. ':' .. priority
   moved[field] = (moved[field] or 0) + n
 end
 
-local function free_content(batch)
-  unlinked[#unlinked + 1] = content_key(batch.id)
-  if batch.template and call('HINCRBY', key.templates, batch.template, -1) <= 0 then
-    call('HDEL', key.templates, batch.template)
-    unlinked[#unlinked + 1] = template_key(batch.template)
+local function free_content(batch_id, template)
+  unlinked[#unlinked + 1] = content_key(batch_id)
+  if template and call('HINCRBY', key.templates, template, -1) <= 0 then
+    call('HDEL', key.templates, template)
+    unlinked[#unlinked + 1] = template_key(template)
   end
+end
+
+-- An entry leaves its stream, and its group's pending list with that.
+local function take_from(stream, sid)
+  local sids = withdrawn[stream] or {}
+  withdrawn[stream] = sids
+  sids[#sids + 1] = sid
+end
+
+local function end_at(place, id)
+  local scored = ended[place] or {}
+  ended[place] = scored
+  local n = #scored
+  scored[n + 1], scored[n + 2] = now, id
 end
 
 -- Every operation that moves jobs ends with it.
@@ -146,16 +176,9 @@ local function flush()
     call('XACK', stream, GROUP, unpack(ids))
     call('XDEL', stream, unpack(ids))
   end
-  for place, ids in pairs(ended) do
-    local scored = {}
-    for id in pairs(ids) do
-      scored[#scored + 1] = now
-      scored[#scored + 1] = id
-    end
-    if #scored > 0 then call('ZADD', place, unpack(scored)) end
-  end
+  for place, scored in pairs(ended) do call('ZADD', place, unpack(scored)) end
   for batch, n in pairs(given_up) do
-    if call('HINCRBY', batch_key(batch.id), 'refs', -n) <= 0 then free_content(batch) end
+    if call('HINCRBY', batch_key(batch.id), 'refs', -n) <= 0 then free_content(batch.id, batch.template) end
   end
   if #unlinked > 0 then call('UNLINK', unpack(unlinked)) end
   for field, n in pairs(moved) do
@@ -217,19 +240,22 @@ local NEEDS_CONTENT = { queued = true, scheduled = true, retrying = true, sendin
 
 -- Gives up one job's claim to its batch's content; the last one frees it, and the template with the last batch.
 local function release_content(batch)
-  if batch.single then free_content(batch) else given_up[batch] = (given_up[batch] or 0) + 1 end
+  if batch.single then free_content(batch.id, batch.template) else given_up[batch] = (given_up[batch] or 0) + 1 end
 end
 
 -- Takes a job out of the one place where it is. Its `sid` stays behind, and says nothing once it has ended.
 local function withdraw(job)
   local place = FINISHED[job.state]
   if job.sid then
-    local ids = withdrawn[job.ready] or {}
-    withdrawn[job.ready] = ids
-    ids[#ids + 1] = job.sid
+    take_from(job.ready, job.sid)
     job.sid = nil
   elseif place then
-    if ended[place] and ended[place][job.id] then ended[place][job.id] = nil else call('ZREM', place, job.id) end
+    -- It may have ended in this very call.
+    if ended[place] then
+      call('ZADD', place, unpack(ended[place]))
+      ended[place] = nil
+    end
+    call('ZREM', place, job.id)
   else
     call('ZREM', key.delayed, job.id)
     call('ZREM', key.expiring, job.id)
@@ -245,8 +271,8 @@ local function reset(job)
 end
 
 local function shift(job, state)
-  count(job.batch, job.state, -1)
-  count(job.batch, state, 1)
+  count(job.batch.priority, job.state, -1)
+  count(job.batch.priority, state, 1)
   if NEEDS_CONTENT[job.state] and not NEEDS_CONTENT[state] then release_content(job.batch) end
   job.state = state
 end
@@ -279,9 +305,7 @@ local function finish(job, state, reason)
   local was = job.state
   withdraw(job)
   shift(job, state)
-  local place = FINISHED[state]
-  ended[place] = ended[place] or {}
-  ended[place][job.id] = true
+  end_at(FINISHED[state], job.id)
   put(job, 'attempts', job.attempts)
   if reason or FINISHED[was] then put(job, 'reason', reason or false) end
   reset(job)
