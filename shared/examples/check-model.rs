@@ -89,8 +89,8 @@ const DEFECTS: &[(&str, &str, &str, &str)] = &[
         "then return false",
     ),
     ("a plain job is handed out and not counted so", "claim", "count(priority, 'sending', first)", ""),
-    ("a sent plain job's content is kept", "settle", "free_content(string.sub(id, 1, -3), h[TEMPLATE])", ""),
-    ("a stranger's success leaves the queue as it was", "settle", "or h[OWNER] ~= me or", "or"),
+    ("a sent plain job's content is kept", "settle", "free_content(string.sub(id, 1, -3), h[6])", ""),
+    ("a stranger's success leaves the queue as it was", "settle", "or h[5] ~= me or", "or"),
 ];
 
 #[tokio::main]

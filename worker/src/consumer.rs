@@ -112,7 +112,7 @@ impl Consumer {
             self.relay.usable().await;
             self.settler.at_most(2 * self.permits_in_all()).await;
             // While jobs lie ready for the sessions there is time to collect permits for a larger claim.
-            let first = if self.jobs.waiting() == 0 { 1 } else { self.connections.div_ceil(2) };
+            let first = if self.jobs.waiting() == 0 { 1 } else { self.connections };
             let mut permits = Vec::with_capacity(AT_ONCE);
             for _ in 0..first.min(AT_ONCE) {
                 permits.push(Arc::clone(&self.permits).acquire_owned().await.ok()?);

@@ -116,8 +116,13 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     let connections = settings.max_workers.min(smtp.max_connections).max(1);
     let meters = Arc::new(Meters::new(&smtp.name, settings.max_workers));
     let leases = Arc::new(Leases::new(me.clone(), Arc::clone(queue), settings.queue.limits.lease));
-    let settler =
-        Settler::new(me.clone(), Arc::clone(queue), Arc::clone(&leases), Arc::clone(&meters), connections);
+    let settler = Settler::new(
+        me.clone(),
+        Arc::clone(queue),
+        Arc::clone(&leases),
+        Arc::clone(&meters),
+        2 * connections,
+    );
     let settler = Arc::new(settler);
     let relay = Relay::new(smtp, me.clone(), Arc::clone(queue), Arc::clone(clock), Arc::clone(&meters));
     let relay = Arc::new(relay);

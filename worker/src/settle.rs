@@ -18,7 +18,7 @@ use crate::metrics::Meters;
 const AT_ONCE: usize = 100;
 
 /// How long a settlement waits for company.
-const COMPANY: Duration = Duration::from_millis(2);
+const COMPANY: Duration = Duration::from_millis(4);
 
 /// The longest pause before a queue that did not answer is asked again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

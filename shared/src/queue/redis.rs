@@ -27,7 +27,7 @@
 //! | `:labels:<batch>` | hash | its tags and metadata where they are over 64 bytes |
 //! | `:content:<batch>` | string | what is sent; freed with the last job that needs it |
 //! | `:template:<hash>`, `:templates` | string, hash | template sources, and how many contents need each |
-//! | `:batches` | stream | batch ids by acceptance, for listing |
+//! | `:batches`, `:several` | stream, hash | batch ids by acceptance, for listing: an entry a call; how many of an entry's several batches are left |
 //! | `:ended` `:failed` `:held` | sorted set | ended jobs by the time of their end |
 //! | `:idem:<hash>` | string, expires | what was answered to an idempotency key |
 //! | `:relay:<name>` | hash | why a relay is paused, and who probes it |
@@ -85,7 +85,7 @@ use channel::Channel;
 use keys::Keys;
 
 /// How the keys are laid out. A program refuses a queue of another layout.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// A server that takes longer to answer has stood still, however short the lease is.
 const SLOW: Duration = Duration::from_secs(1);

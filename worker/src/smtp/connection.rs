@@ -153,7 +153,6 @@ impl Connection {
 
     async fn pipelined(&mut self, letter: &Letter) -> Result<(), Failure> {
         self.handle.be_patient(self.terms.command);
-        self.handle.acknowledge_at_once();
         if !self.is_begun {
             // The first answer stays with the handle.
             drop(self.smtp.command(self.group(letter)).await);
@@ -161,6 +160,10 @@ impl Connection {
         let mut refusal: Option<Failure> = None;
         let mut is_begun = false;
         for stage in [Stage::Mail, Stage::Rcpt, Stage::Data] {
+            // Mostly all answers have come in one piece.
+            if !self.handle.has_heard() {
+                self.handle.acknowledge_at_once();
+            }
             // A connection that ends in the middle of a group has often said why.
             let reply = match self.answer(stage).await {
                 Ok(reply) => reply,

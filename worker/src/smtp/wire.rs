@@ -111,6 +111,11 @@ impl Handle {
         lock(&self.0).heard.pop_front()
     }
 
+    /// Whether a reply has been read that nobody has taken yet.
+    pub(super) fn has_heard(&self) -> bool {
+        !lock(&self.0).heard.is_empty()
+    }
+
     /// Why the stream can be used no more.
     pub(super) fn broken(&self) -> Option<Broken> {
         lock(&self.0).broken.clone()

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use redis::{FromRedisValue, ParsingError, Value, from_redis_value};
 
 use super::channel::Repeat;
 use super::content::{Shared, Wanted};
@@ -38,24 +39,51 @@ const PICKS: [Priority; 12] = {
     [High, High, Normal, High, High, Bulk, High, High, Normal, High, High, Normal]
 };
 
-/// See `lua/delivery.lua`.
-type DeliveryRow = (
-    String,
-    String,
-    u32,
-    u32,
-    u8,
-    Option<i64>,
-    Option<Vec<u8>>,
-    Option<Vec<u8>>,
-    Option<String>,
-    Option<String>,
-);
+/// A job as it was handed out (`lua/delivery.lua`).
+struct DeliveryRow {
+    job: JobId,
+    /// Stream id.
+    sid: String,
+    recipient: Option<Vec<u8>>,
+    /// Where it came along.
+    content: Option<Vec<u8>>,
+    /// Of a batch of one job.
+    facts: Option<String>,
+    template: Option<String>,
+    attempts: u32,
+    reclaims: u32,
+    marked: bool,
+    own_send_at: Option<i64>,
+}
+
+impl FromRedisValue for DeliveryRow {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let Value::Array(fields) = value else {
+            return Err("a delivery that is no list".into());
+        };
+        let mut fields = fields.into_iter();
+        let mut next = || fields.next().unwrap_or(Value::Nil);
+        let job = String::from_redis_value(next())?;
+        Ok(Self {
+            job: job.parse().map_err(|_| "a delivery without a job's id")?,
+            sid: from_redis_value(next())?,
+            recipient: from_redis_value(next())?,
+            content: from_redis_value(next())?,
+            facts: from_redis_value(next())?,
+            template: from_redis_value(next())?,
+            attempts: from_redis_value::<Option<_>>(next())?.unwrap_or_default(),
+            reclaims: from_redis_value::<Option<_>>(next())?.unwrap_or_default(),
+            marked: from_redis_value::<Option<u8>>(next())? == Some(1),
+            own_send_at: from_redis_value(next())?,
+        })
+    }
+}
+
 /// See `lua/delivery.lua`.
 type BatchRow = (String, String, Option<String>);
 
-/// Paused, satisfied, last ids, time to the next due job, deliveries, their batches.
-type Claimed = (u8, u8, [String; 4], i64, Vec<DeliveryRow>, Vec<BatchRow>);
+/// Paused, last ids, time to the next due job, deliveries, their batches.
+type Claimed = (u8, Option<[String; 4]>, i64, Vec<DeliveryRow>, Vec<BatchRow>);
 
 impl RedisQueue {
     /// How many of the next `max` picks begin with each priority.
@@ -79,17 +107,14 @@ impl RedisQueue {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let along: HashMap<BatchId, Vec<u8>> = rows
-            .iter_mut()
-            .filter_map(|row| Some((row.0.parse::<JobId>().ok()?.batch, row.7.take()?)))
-            .collect();
+        let along: HashMap<BatchId, Vec<u8>> =
+            rows.iter_mut().filter_map(|row| Some((row.job.batch, row.content.take()?))).collect();
         let mut wanted = Vec::with_capacity(rows.len());
         let mut facts = HashMap::with_capacity(rows.len());
         for row in &mut rows {
-            if let Some(text) = row.8.take() {
-                let job: JobId = row.0.parse().map_err(unreadable)?;
-                facts.insert(job.batch, read_facts(&text));
-                wanted.push(Wanted { batch: job.batch, template: row.9.take() });
+            if let Some(text) = row.facts.take() {
+                facts.insert(row.job.batch, read_facts(&text));
+                wanted.push(Wanted { batch: row.job.batch, template: row.template.take() });
             }
         }
         for (id, text, template) in batches {
@@ -107,11 +132,11 @@ impl RedisQueue {
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut broken = Vec::new();
         for row in rows {
-            let job: JobId = row.0.parse().map_err(unreadable)?;
+            let job = row.job;
             let facts = facts.get(&job.batch).and_then(Option::as_ref);
-            match facts.and_then(|facts| delivery(job, &row, facts, shared.get(&job.batch)?)) {
+            match facts.and_then(|facts| delivery(&row, facts, shared.get(&job.batch)?)) {
                 Some(delivery) => deliveries.push(delivery),
-                None => broken.push((job, receipt(&row).unwrap_or(Receipt(0, 0)), row.2 + 1)),
+                None => broken.push((job, receipt(&row).unwrap_or(Receipt(0, 0)), row.attempts + 1)),
             }
         }
         if !broken.is_empty() {
@@ -176,9 +201,9 @@ impl RedisQueue {
 /// Names a hand-out: an entry of the stream, and how often it has been taken over. A job that comes back to the stream
 /// is a new entry of it.
 fn receipt(row: &DeliveryRow) -> Option<Receipt> {
-    let (ms, seq) = row.1.split_once('-')?;
+    let (ms, seq) = row.sid.split_once('-')?;
     let seq: u64 = seq.parse().ok()?;
-    Some(Receipt(ms.parse().ok()?, seq.checked_mul(RECLAIMS)? + u64::from(row.3)))
+    Some(Receipt(ms.parse().ok()?, seq.checked_mul(RECLAIMS)? + u64::from(row.reclaims)))
 }
 
 /// A receipt in the script's words.
@@ -186,19 +211,19 @@ fn receipt_text(Receipt(ms, seq): Receipt) -> String {
     format!("{ms}-{}/{}", seq / RECLAIMS, seq % RECLAIMS)
 }
 
-fn delivery(job: JobId, row: &DeliveryRow, facts: &Facts, shared: &Shared) -> Option<Delivery> {
+fn delivery(row: &DeliveryRow, facts: &Facts, shared: &Shared) -> Option<Delivery> {
     Some(Delivery {
-        job,
+        job: row.job,
         receipt: receipt(row)?,
-        recipient: serde_json::from_slice(row.6.as_deref()?).ok()?,
+        recipient: serde_json::from_slice(row.recipient.as_deref()?).ok()?,
         priority: facts.priority,
-        attempt: row.2 + 1,
+        attempt: row.attempts + 1,
         max_attempts: facts.max_attempts,
-        reclaims: row.3,
-        marked: row.4 == 1,
+        reclaims: row.reclaims,
+        marked: row.marked,
         on_ambiguous: facts.on_ambiguous,
         accepted_at: facts.accepted,
-        send_at: facts.send_at_with(row.5),
+        send_at: facts.send_at_with(row.own_send_at),
         content: Arc::clone(&shared.content),
         bundle: shared.bundle.clone(),
     })
@@ -239,10 +264,9 @@ impl Consumer for RedisQueue {
         }
         let [high, normal, bulk] = self.picks(max);
         let call = Call::new(&scripts::CLAIM, &self.keys).arg(&*me.0).arg(high).arg(normal).arg(bulk);
-        let (paused, satisfied, last, due, rows, batches): Claimed =
-            self.worker.call(&call, Repeat::Never).await?;
+        let (paused, last, due, rows, batches): Claimed = self.worker.call(&call, Repeat::Never).await?;
         let due = u64::try_from(due).ok().map(Duration::from_millis);
-        self.wake.claimed(me, last, due, paused == 1, satisfied == 1);
+        self.wake.claimed(me, last, due, paused == 1);
         self.deliveries(me, rows, batches).await
     }
 

@@ -16,6 +16,7 @@ const FIXED: &[(&str, &str)] = &[
     ("failed", "failed"),
     ("held", "held"),
     ("batches", "batches"),
+    ("several", "several"),
     ("templates", "templates"),
     ("workers", "workers"),
     ("counters", "counters"),

@@ -4,24 +4,44 @@
 //! that changes the meaning of what is there counts the version of a batch's facts up: older ones then leave its jobs
 //! alone (`lua/state.lua`).
 
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Serialize};
 
+use crate::address::Mailbox;
 use crate::clock::Timestamp;
 use crate::job::{OnAmbiguous, Priority};
-use crate::message::Content;
+use crate::message::{Body, Content, PlainPart};
 use crate::queue::NewBatch;
 use crate::reply::{Enhanced, LastReply, Stage};
 use crate::template::Bundle;
 
 const VERSION: u32 = 1;
 
-/// `:content:<batch>`.
+/// `:content:<batch>`: this as JSON, and behind it an HTML body as it is. To escape that would cost more than all the
+/// rest, twice.
 #[derive(Serialize, Deserialize)]
 struct StoredContent<C> {
     v: u32,
     content: C,
 }
+
+/// A [`Content`] as it is written. [`HTML_IS_BEHIND`] is the body of one whose HTML is behind.
+#[derive(Serialize)]
+struct Head<'a> {
+    from: &'a Mailbox,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    from_requested: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: &'a Option<Mailbox>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: &'a Option<String>,
+    body: &'a Body,
+    text: &'a PlainPart,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    headers: &'a [(String, String)],
+}
+
+const HTML_IS_BEHIND: Body = Body::Html(String::new());
 
 /// `:template:<hash>`.
 #[derive(Serialize, Deserialize)]
@@ -111,11 +131,27 @@ fn read_plain_reply(text: &str) -> Option<LastReply> {
 }
 
 pub(super) fn content(content: &Content) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&StoredContent { v: VERSION, content })
+    let Content { from, from_requested, reply_to, subject, body, text, headers } = content;
+    let (body, html) = match body {
+        Body::Html(html) => (&HTML_IS_BEHIND, html.as_bytes()),
+        body @ Body::Template { .. } => (body, &[][..]),
+    };
+    let head = Head { from, from_requested: *from_requested, reply_to, subject, body, text, headers };
+    // Most heads are shorter.
+    let mut stored = Vec::with_capacity(html.len() + 512);
+    serde_json::to_writer(&mut stored, &StoredContent { v: VERSION, content: head })?;
+    stored.extend_from_slice(html);
+    Ok(stored)
 }
 
-pub(super) fn read_content(text: &[u8]) -> Result<Content, serde_json::Error> {
-    read::<StoredContent<Content>>(text).map(|stored| stored.content)
+pub(super) fn read_content(stored: &[u8]) -> Result<Content, serde_json::Error> {
+    let mut values = serde_json::Deserializer::from_slice(stored).into_iter::<StoredContent<Content>>();
+    let read = values.next().unwrap_or_else(|| Err(de::Error::custom("it is empty")))?;
+    let mut content = read.content;
+    if let Body::Html(html) = &mut content.body {
+        str::from_utf8(&stored[values.byte_offset()..]).map_err(de::Error::custom)?.clone_into(html);
+    }
+    Ok(content)
 }
 
 pub(super) fn bundle(bundle: &Bundle) -> Result<Vec<u8>, serde_json::Error> {
@@ -133,7 +169,9 @@ pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Address;
     use crate::reply::Reply;
+    use crate::template::BundleHash;
 
     #[test]
     fn replies_come_back_as_they_were() {
@@ -152,6 +190,47 @@ mod tests {
             reply(&LastReply::heard(Stage::Dot, &Reply::new(250, "2.0.0 Ok"))).unwrap(),
             "dot 250 2.0.0 Ok"
         );
+    }
+
+    #[test]
+    fn content_comes_back_as_it_was() {
+        let address = |text: &str| Mailbox::new(Address::parse(text).unwrap());
+        let plain = Content {
+            from: address("a@example.org"),
+            from_requested: false,
+            reply_to: None,
+            subject: Some("S".to_owned()),
+            body: Body::Html("{\"v\":1} <p title=\"x\">\n您好</p>".to_owned()),
+            text: PlainPart::Made,
+            headers: Vec::new(),
+        };
+        let full = Content {
+            from_requested: true,
+            reply_to: Some(address("b@example.org")),
+            subject: None,
+            text: PlainPart::Given("\"text\"".to_owned()),
+            headers: vec![("X-A".to_owned(), "b".to_owned())],
+            ..plain.clone()
+        };
+        let empty = Content { body: Body::Html(String::new()), ..plain.clone() };
+        let template = Content {
+            body: Body::Template { bundle: BundleHash("x".to_owned()), data: serde_json::Map::new() },
+            ..plain.clone()
+        };
+        for kept in [plain, full, empty, template] {
+            let text = content(&kept).unwrap();
+            assert_eq!(read_content(&text).unwrap(), kept);
+            // As a domain type says it, but for the HTML.
+            let as_json: serde_json::Value =
+                serde_json::Deserializer::from_slice(&text).into_iter().next().unwrap().unwrap();
+            let mut said = serde_json::to_value(&kept).unwrap();
+            if let Some(html) = said.pointer_mut("/body/html") {
+                *html = "".into();
+            }
+            assert_eq!(as_json["content"], said);
+        }
+        assert!(read_content(b"").is_err());
+        assert!(read_content(b"{\"v\":1}").is_err());
     }
 
     #[test]

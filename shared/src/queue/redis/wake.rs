@@ -63,13 +63,12 @@ impl Wake {
     pub(super) fn claimed(
         &self,
         me: &ConsumerId,
-        last: [String; 4],
+        last: Option<[String; 4]>,
         due: Option<Duration>,
         paused: bool,
-        satisfied: bool,
     ) {
         let due = due.map(|after| Instant::now() + after);
-        let seen = (!satisfied).then_some(Seen { last, due, paused });
+        let seen = last.map(|last| Seen { last, due, paused });
         *self.waiter(me).seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 

@@ -4,8 +4,8 @@
 -- KEYS[1] the queue's prefix
 -- ARGV    consumer, then how many to take from high, normal and bulk at first; what a stream lacks, the others give,
 --         high first
--- returns {paused 0|1, satisfied 0|1, {last id of high, of normal, of bulk, of wake}, ms until the next job is due | -1,
---         deliveries, their batches}
+-- returns {paused 0|1, {last id of high, of normal, of bulk, of wake} | nil: it got all that it asked for,
+--         ms until the next job is due | -1, deliveries, their batches}
 --         The ids are those after which a wake-up has to look.
 
 local me = ARGV[1]
@@ -22,16 +22,17 @@ local function read(stream, n)
 end
 
 -- The first hand-out of a plain job that is to be sent at once; returns whether it was one.
-local function hand_out_first(id, sid, h)
-  if h[STATE] ~= 'queued' or h[SID] ~= sid or not is_plain(h) then return false end
-  local expire_after, accepted, expires, bytes =
-    string.match(h[FACTS_AT], '^1 %a+ %d+ %a+ (%d+) %d+ (%d+) (%S+) %S+ (%d+)')
+local function hand_out_first(id, sid)
+  local job = job_key(id)
+  local h = call('HMGET', job, 'state', 'sid', 'changed', 'facts', 'recipient', 'template')
+  local facts, recipient = h[4], h[5]
+  if h[1] ~= 'queued' or h[2] ~= sid or h[3] or not facts or not recipient then return false end
+  local expire_after, accepted, expires, bytes = string.match(facts, '^1 %a+ %d+ %a+ (%d+) 1 (%d+) (%S+) %S+ (%d+)')
   expires = expires == '+' and accepted + expire_after or tonumber(expires)
   if not expires or active >= expires then return false end
-  call('HSET', job_key(id), 'state', 'sending', 'since', now, 'owner', me)
-  deliveries[#deliveries + 1] = {
-    id, sid, 0, 0, 0, false, h[RECIPIENT], content_along(string.sub(id, 1, -3), tonumber(bytes)), h[FACTS_AT], h[TEMPLATE],
-  }
+  call('HSET', job, 'state', 'sending', 'since', now_text, 'owner', me)
+  local content = content_along(string.sub(id, 1, -3), tonumber(bytes))
+  deliveries[#deliveries + 1] = { id, sid, recipient, content, facts, h[6] }
   return true
 end
 
@@ -59,11 +60,10 @@ local function take(priority, n)
     local first = 0
     for _, entry in ipairs(entries) do
       local id, sid = entry[2][2], entry[1]
-      local h = fields_of(id)
-      if hand_out_first(id, sid, h) then
+      if is_first(id) and hand_out_first(id, sid) then
         first = first + 1
       else
-        local job, newer = job_of(id, h)
+        local job, newer = load_job(id)
         if newer then
           pass_on(stream, entry)
         elseif not job or job.sid ~= sid then
@@ -94,8 +94,10 @@ call('ZADD', key.workers, now, me)
 local lacking = 0
 if not paused_at then
   -- A due job does not wait for the next upkeep; a backlog of them does.
-  promote(key.urgent, DUE)
-  promote(key.delayed, DUE)
+  if next_due() == 0 then
+    promote(key.urgent, DUE)
+    promote(key.delayed, DUE)
+  end
   for _, priority in ipairs(PRIORITIES) do
     is_empty[key.ready[priority]] = call('XLEN', key.ready[priority]) == 0
   end
@@ -108,10 +110,9 @@ if not paused_at then
   flush()
 end
 
+-- Who got all that it asked for comes again without waiting.
+if not paused_at and (lacking == 0 or budget <= 0) then return { 0, false, -1, deliveries, delivered_batches } end
 local last = {}
 for _, priority in ipairs(PRIORITIES) do last[#last + 1] = last_id(key.ready[priority]) end
 last[4] = last_id(key.wake)
-local satisfied = not paused_at and (lacking == 0 or budget <= 0)
-return {
-  paused_at and 1 or 0, satisfied and 1 or 0, last, paused_at and -1 or next_due(), deliveries, delivered_batches,
-}
+return { paused_at and 1 or 0, last, paused_at and -1 or next_due(), deliveries, delivered_batches }

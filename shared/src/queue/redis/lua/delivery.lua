@@ -12,14 +12,15 @@ local function content_along(batch_id, bytes)
   return call('GET', content_key(batch_id))
 end
 
--- A delivery: job id, stream id, attempts, reclaims, marked 0|1, own time to send ms (0: none) | nil, recipient, content
--- where it goes along, then of a batch of one job its facts and its template. A batch: id, facts, template.
+-- A delivery: job id, stream id, recipient, content where it goes along, of a batch of one job its facts and its template;
+-- then, unless the job is plain: attempts, reclaims, marked 0|1, own time to send ms (0: none) | nil.
+-- A batch: id, facts, template.
 local function deliver(job)
   local batch = job.batch
   deliveries[#deliveries + 1] = {
-    job.id, job.sid, job.attempts, job.reclaims, job.marked and 1 or 0, job.own_send_at,
-    job.recipient or call('HGET', detail_key(job.id), 'recipient'),
+    job.id, job.sid, job.recipient or call('HGET', detail_key(job.id), 'recipient'),
     batch.single and content_along(batch.id, batch.bytes), batch.single and batch.facts, batch.single and batch.template,
+    job.attempts, job.reclaims, job.marked and 1 or 0, job.own_send_at,
   }
   if not batch.single and not told[batch.id] then
     told[batch.id] = true

@@ -18,8 +18,7 @@
 -- what fails later must not find half of a call done.
 
 local max_queue, max_scheduled, plain = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local used, waiting = jobs_in({ 'queued', 'retrying', 'sending', 'held' }), jobs_in({ 'scheduled' })
-local now_text = string.format('%d', now)
+local used, waiting = places_taken()
 
 -- Arguments of a plain batch.
 local PLAIN = 7
@@ -92,6 +91,16 @@ local function life_of(expire_after)
   return active == now and ' + - ' or string.format(' %d - ', active + expire_after)
 end
 
+-- Where all batches of this call are listed.
+local entry_id
+
+local function list(ids)
+  local fields = {}
+  for i, id in ipairs(ids) do fields[2 * i - 1], fields[2 * i] = 'batch', id end
+  entry_id = call('XADD', key.batches, '*', unpack(fields))
+  if #ids > 1 then call('HSET', key.several, entry_id, #ids) end
+end
+
 -- Returns what the batch's own hash holds, as a flat list.
 local function write_shared(b)
   if b.idem ~= '' then
@@ -108,7 +117,7 @@ local function write_shared(b)
   local life = b.scheduled and string.format(' - %d ', b.send_at) or life_of(b.expire_after)
   local fields = {
     'facts', b.facts .. ' ' .. now_text .. life .. b.bytes, 'domain', b.domain,
-    'entry', call('XADD', key.batches, '*', 'batch', b.id),
+    'entry', entry_id,
   }
   if b.template ~= '' then fields[7], fields[8] = 'template', b.template end
   for _, field in ipairs({ 'tags', 'metadata' }) do
@@ -162,16 +171,15 @@ local function write_plain(at, job)
   local id, priority = ARGV[at + 1], ARGV[at + 2]
   call('HSET', job,
     'facts', ARGV[at + 3] .. ' ' .. now_text .. life_of(ARGV[at + 4]) .. ARGV[at + 6], 'domain', ARGV[at + 5],
-    'entry', call('XADD', key.batches, '*', 'batch', id),
-    'state', 'queued', 'sid', call('XADD', key.ready[priority], '*', 'job', id .. '-0'), 'recipient', ARGV[at + 7])
+    'entry', entry_id, 'state', 'queued', 'sid', call('XADD', key.ready[priority], '*', 'job', id .. '-0'), 'recipient', ARGV[at + 7])
   return priority
 end
 
 -- Mostly all are new and there is room, which few questions tell; then the plain ones need not be looked at one by one.
-local answers, jobs, is_twice, seen = {}, {}, false, {}
+local answers, listed, jobs, is_twice, seen = {}, {}, {}, false, {}
 for i = 1, plain do
   local id = ARGV[4 + (i - 1) * PLAIN]
-  jobs[i] = only_job_key(id)
+  listed[i], jobs[i] = id, only_job_key(id)
   is_twice = is_twice or seen[id]
   seen[id] = true
 end
@@ -185,7 +193,7 @@ end
 local all_new = call('EXISTS', unpack(ids)) == 0
 if not all_new or is_twice or used + plain > max_queue then
   for i = plain, 1, -1 do table.insert(others, 1, (read_batch_args(3 + (i - 1) * PLAIN, true))) end
-  plain = 0
+  plain, listed = 0, {}
 end
 used = used + plain
 
@@ -195,7 +203,7 @@ for i, b in ipairs(others) do
   local answer = seen[b.id] or (not all_new and known_id(b)) or known_key(b) or refused(b)
   if not answer then
     answer = { 'ok', b.id, b.count, b.scheduled and 1 or 0, 0 }
-    seen[b.id], accepted[#accepted + 1] = answer, b
+    seen[b.id], accepted[#accepted + 1], listed[#listed + 1] = answer, b, b.id
     if b.idem ~= '' then
       by_key[b.idem] = { fingerprint = b.fingerprint, batch = b.id, count = b.count, scheduled = b.scheduled }
     end
@@ -209,6 +217,7 @@ for i, b in ipairs(others) do
 end
 
 if #contents > 0 then call('MSET', unpack(contents)) end
+if #listed > 0 then list(listed) end
 for i = 1, plain do
   count(write_plain(3 + (i - 1) * PLAIN, jobs[i]), 'queued', 1)
   answers[i] = 1

@@ -58,14 +58,33 @@ local function place_of(id)
   return string.format('%d', math.floor(ms / 4)) .. '-0'
 end
 
-local finished = from == '' or look_at(from, below)
-local before = from ~= '' and '(' .. place_of(from) or '+'
+-- Looks at the batches of an entry, newest first; only at those behind `behind`, where it is given. Returns false when it
+-- had to stop.
+local function look_through(fields, behind)
+  for i = #fields, 2, -2 do
+    if behind then
+      if fields[i] == behind then behind = nil end
+    elseif not look_at(fields[i]) then
+      return false
+    end
+  end
+  return true
+end
+
+local finished, before = true, '+'
+if from ~= '' then
+  local place = place_of(from)
+  before = '(' .. place
+  finished = look_at(from, below)
+  local entry = finished and not only and call('XRANGE', key.batches, place, place)[1]
+  if entry then finished = look_through(entry[2], from) end
+end
 while finished and not only do
   local page = call('XREVRANGE', key.batches, before, '-', 'COUNT', 100)
   if #page == 0 then break end
   for _, entry in ipairs(page) do
     before = '(' .. entry[1]
-    finished = look_at(entry[2][2])
+    finished = look_through(entry[2])
     if not finished then break end
   end
 end

@@ -46,10 +46,10 @@ local function remember_batch(batch)
 end
 
 local function forget(ids, place)
-  local jobs, entries, names, gone = {}, {}, {}, {}
+  local jobs, left, names, gone = {}, {}, {}, {}
   local function forget_batch(batch)
     local entry = call('HGET', home(batch), 'entry')
-    if entry then entries[#entries + 1] = entry end
+    if entry then left[entry] = (left[entry] or 0) - 1 end
     names[#names + 1] = labels_key(batch.id)
     if not batch.single then names[#names + 1] = batch_key(batch.id) end
     gone[#gone + 1] = batch
@@ -77,7 +77,13 @@ local function forget(ids, place)
   flush()
   call('ZREM', place, unpack(jobs))
   call('UNLINK', unpack(names))
-  if #entries > 0 then call('XDEL', key.batches, unpack(entries)) end
+  for entry, n in pairs(left) do
+    -- One of a single batch is not counted.
+    if call('HINCRBY', key.several, entry, n) <= 0 then
+      call('HDEL', key.several, entry)
+      call('XDEL', key.batches, entry)
+    end
+  end
   for _, batch in ipairs(gone) do
     remember_batch(batch)
     batches[batch.id] = nil

@@ -7,7 +7,7 @@
 local me, lost = ARGV[1], {}
 for i = 2, #ARGV do
   if is_held_by(load_job(ARGV[i]), me) then
-    call('HSET', job_key(ARGV[i]), 'marked', 1)
+    call('HSET', job_key(ARGV[i]), 'marked', 1, 'changed', 1)
   else
     lost[#lost + 1] = ARGV[i]
   end

@@ -5,7 +5,3 @@ local function answer(word, job)
   flush()
   return { word, job and job.state or '', { job and record(job.id) }, shown_batches }
 end
-
-local function used_places()
-  return jobs_in({ 'queued', 'retrying', 'sending', 'held' })
-end

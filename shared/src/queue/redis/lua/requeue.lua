@@ -8,7 +8,7 @@ local job = load_job(ARGV[1])
 if not job then return answer('unknown') end
 if job.state ~= 'failed' and job.state ~= 'held' then return answer('conflict', job) end
 -- A held job has a place already.
-if job.state == 'failed' and used_places() + 1 > tonumber(ARGV[2]) then return answer('full', job) end
+if job.state == 'failed' and places_taken() + 1 > tonumber(ARGV[2]) then return answer('full', job) end
 job.attempts = 0
 reset(job)
 put(job, 'reason', false)

@@ -7,7 +7,7 @@
 local job, at = load_job(ARGV[1]), tonumber(ARGV[2])
 if not job then return answer('unknown') end
 if job.state ~= 'scheduled' then return answer('conflict', job) end
-if at <= now and used_places() + 1 > tonumber(ARGV[3]) then return answer('full', job) end
+if at <= now and places_taken() + 1 > tonumber(ARGV[3]) then return answer('full', job) end
 if at > now then
   put(job, 'send_at', at)
   call('ZADD', key.delayed, at, job.id)

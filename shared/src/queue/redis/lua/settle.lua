@@ -54,24 +54,28 @@ end
 
 -- A plain job, sent by the one who holds it: how nearly every job ends. Its last two events are in its hash, and need
 -- no list. Returns whether it was one.
-local function sent_at_once(id, h, receipt, attempt, relay, reply)
-  if h[STATE] ~= 'sending' or h[OWNER] ~= me or receipt ~= h[SID] .. '/0' or not is_plain(h) then return false end
+local function sent_at_once(id, receipt, attempt, relay, reply)
   if relay == '' or reply == '' or #relay > SHORT or #reply > SHORT then return false end
-  local priority = string.match(h[FACTS_AT], '^1 (%a+) ')
+  local job = job_key(id)
+  local h = call('HMGET', job, 'state', 'sid', 'changed', 'facts', 'owner', 'template')
+  local sid, facts = h[2], h[4]
+  if h[1] ~= 'sending' or h[3] or not facts or h[5] ~= me or receipt ~= sid .. '/0' then return false end
+  local priority = string.match(facts, '^1 (%a+) ')
   if not priority then return false end
-  call('HSET', job_key(id), 'state', 'sent', 'sent_at', now, 'attempts', attempt, 'relay', relay, 'reply', reply)
-  take_from(key.ready[priority], h[SID])
+  call('HSET', job, 'state', 'sent', 'sent_at', now_text, 'attempts', attempt, 'relay', relay, 'reply', reply)
+  take_from(key.ready[priority], sid)
   end_at(key.ended, id)
-  free_content(string.sub(id, 1, -3), h[TEMPLATE])
+  free_content(string.sub(id, 1, -3), h[6])
   count(priority, 'sending', -1)
   count(priority, 'sent', 1)
   return true
 end
 
 local function settle(id, receipt, attempt, verdict, extra, relay, reply, detail)
-  local h = fields_of(id)
-  if verdict == 'sent' and detail == '' and sent_at_once(id, h, receipt, attempt, relay, reply) then return 'done' end
-  local job = job_of(id, h)
+  if verdict == 'sent' and detail == '' and is_first(id) and sent_at_once(id, receipt, attempt, relay, reply) then
+    return 'done'
+  end
+  local job = load_job(id)
   if not job then return 'lost' end
   local mine = is_held_by(job, me) and receipt == job.sid .. '/' .. string.format('%d', job.reclaims)
   if verdict == 'sent' then

@@ -4,6 +4,7 @@
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_text = string.format('%d', now)
 
 local PRIORITIES = { 'high', 'normal', 'bulk' }
 local GROUP = 'workers'
@@ -71,24 +72,17 @@ local function own_send_at(own, batch)
   return tonumber(own) > 0 and tonumber(own) or nil
 end
 
--- What a job's hash says of it, in this order.
-local STATE, SID, FACTS_AT, TEMPLATE, ATTEMPTS, RECLAIMS, MARKED, EXPIRES, SEND_AT, SINCE, OWNER, RECIPIENT =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+-- Nearly all jobs are plain: alone in their batch and as they were accepted. `claim` and `settle` have a short way for
+-- these, which does what the general one comes to. What is as long as the job's hash says `changed`:
+local CHANGES = { attempts = true, reclaims = true, marked = true, expires = true, send_at = true }
 
-local function fields_of(id)
-  return call('HMGET', job_key(id), 'state', 'sid', 'facts', 'template', 'attempts', 'reclaims', 'marked', 'expires',
-    'send_at', 'since', 'owner', 'recipient')
-end
+-- Whether a job may be one.
+local function is_first(id) return string.sub(id, -2) == '-0' end
 
--- Whether it is alone in its batch and as it was accepted: no attempt has counted, nothing was changed since. Nearly all
--- are, so that `claim` and `settle` have a short way for them, which does what the general one comes to.
-local function is_plain(h)
-  return h[FACTS_AT] and h[RECIPIENT]
-    and not (h[ATTEMPTS] or h[RECLAIMS] or h[MARKED] or h[EXPIRES] or h[SEND_AT])
-end
-
--- A job from its fields; nil where it is gone, nil and true where a later release wrote it.
-local function job_of(id, h)
+-- A job; nil where it is gone, nil and true where a later release wrote it.
+local function load_job(id)
+  local h = call('HMGET', job_key(id), 'state', 'sid', 'facts', 'template', 'attempts', 'reclaims', 'marked', 'expires',
+    'send_at', 'since', 'owner', 'recipient', 'changed')
   if not h[1] then return nil end
   local batch_id = string.match(id, '^(.+)%-%d+$') or ''
   if h[3] and batches[batch_id] == nil then read_batch(batch_id, h[3], h[4], true) end
@@ -101,11 +95,9 @@ local function job_of(id, h)
     reclaims = tonumber(h[6]) or 0, marked = h[7] == '1', expires = tonumber(h[8]) or batch.expires,
     send_at = own_send_at(h[9], batch), ready = key.ready[batch.priority], since = tonumber(h[10]), owner = h[11],
     recipient = h[12], tried = attempts + 1, set = {}, drop = {},
-    own_send_at = h[9], has = { sid = h[2], attempts = h[5], reclaims = h[6], marked = h[7], since = h[10] },
+    own_send_at = h[9], changed = h[13], has = { sid = h[2], attempts = h[5], reclaims = h[6], marked = h[7], since = h[10] },
   }
 end
-
-local function load_job(id) return job_of(id, fields_of(id)) end
 
 local function is_expired(job)
   return job.expires ~= nil and active >= job.expires
@@ -127,14 +119,15 @@ local function is_held_by(job, me)
   return job ~= nil and job.state == 'sending' and job.owner == me
 end
 
--- Jobs in any of these states, by the counters; what `flush` has not written is not in it.
-local function jobs_in(states)
-  local fields, sum = {}, 0
-  for _, state in ipairs(states) do
-    for _, priority in ipairs(PRIORITIES) do fields[#fields + 1] = state .. ':' .. priority end
-  end
-  for _, n in ipairs(call('HMGET', key.counters, unpack(fields))) do sum = sum + (tonumber(n) or 0) end
-  return sum
+-- How many jobs have a place in the queue, and how many are scheduled; what `flush` has not written is not in it.
+local function places_taken()
+  local n = call('HMGET', key.counters, 'queued:high', 'queued:normal', 'queued:bulk', 'retrying:high', 'retrying:normal',
+    'retrying:bulk', 'sending:high', 'sending:normal', 'sending:bulk', 'held:high', 'held:normal', 'held:bulk',
+    'scheduled:high', 'scheduled:normal', 'scheduled:bulk')
+  local used, waiting = 0, 0
+  for i = 1, 12 do used = used + (n[i] or 0) end
+  for i = 13, 15 do waiting = waiting + (n[i] or 0) end
+  return used, waiting
 end
 
 -- ------------------------------------------------------------------------------------------------ writing
@@ -167,7 +160,7 @@ local function end_at(place, id)
   local scored = ended[place] or {}
   ended[place] = scored
   local n = #scored
-  scored[n + 1], scored[n + 2] = now, id
+  scored[n + 1], scored[n + 2] = now_text, id
 end
 
 -- Every operation that moves jobs ends with it.
@@ -207,6 +200,10 @@ end
 local function put(job, field, value)
   if value then
     job.set[#job.set + 1], job.set[#job.set + 2] = field, value
+    if CHANGES[field] and not job.changed then
+      job.changed = '1'
+      job.set[#job.set + 1], job.set[#job.set + 2] = 'changed', 1
+    end
   elseif job.has[field] ~= false then
     job.drop[#job.drop + 1] = field
   end
