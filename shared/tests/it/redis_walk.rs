@@ -324,6 +324,11 @@ async fn check_shared(redis: &mut MultiplexedConnection, said: &Said, when: &str
         assert_eq!(contents.contains(id), needing > 0, "{when}: content of {id}");
         templates += u64::from(needing > 0 && batch.contains_key("template"));
     }
+    for id in contents.iter().filter(|id| !said.batches.contains_key(*id)) {
+        // Stored ahead of a batch that may still come.
+        let ttl: i64 = ask(redis, &["PTTL", &key(&format!("content:{id}"))]).await;
+        assert!(ttl > 0, "{when}: content of {id}, which is not known");
+    }
     let counted = hash(redis, "templates").await.get("5eed").map_or(0, |n| n.parse().unwrap());
     assert_eq!(counted, templates, "{when}");
     assert_eq!(ids(redis, "template").await.len() as u64, u64::from(templates > 0), "{when}");

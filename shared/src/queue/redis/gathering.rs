@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -23,6 +23,9 @@ pub(super) const JOBS_A_CALL: usize = 1_000;
 
 /// Bytes in one call, at most, unless a batch alone has more: Redis serves nobody else meanwhile.
 const BYTES_A_CALL: usize = 4 * 1024 * 1024;
+
+/// Room for a key.
+const KEY_BYTES: usize = 64;
 
 /// Calls on their way at once: while Redis runs one, the next is written.
 const CALLS_AT_ONCE: usize = 2;
@@ -201,7 +204,9 @@ impl Gathering {
         for waiting in batches {
             call.extend(&waiting.batch.args);
         }
-        let mut contents = redis::cmd("MSET");
+        let bytes = plain().map(|(_, content)| content.len() + KEY_BYTES).sum();
+        let mut contents = Cmd::with_capacity(1 + 2 * plain().count(), bytes);
+        contents.arg("MSET");
         for (id, content) in plain() {
             contents.arg(self.keys.content(id)).arg(content);
         }

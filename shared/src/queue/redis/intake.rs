@@ -22,6 +22,9 @@ const LARGE: usize = 64 * 1024;
 /// Up to this length a value leaves a hash a listpack (`lua/state.lua`).
 const SHORT: usize = 64;
 
+/// How many arguments a plain batch has.
+const PLAIN_ARGS: usize = 7;
+
 /// How long content that was stored ahead waits for its batch.
 const STORED_AHEAD: Duration = Duration::from_mins(1);
 
@@ -36,30 +39,30 @@ fn template(batch: &NewBatch) -> Option<(&str, &Bundle)> {
     }
 }
 
-/// Whether a batch is one job with nothing to it, which is all that most are.
-fn is_plain(batch: &NewBatch, content: &[u8]) -> bool {
-    let NewBatch { recipients, bundle: None, send_at: None, idempotency: None, metadata: None, .. } = batch
-    else {
-        return false;
-    };
-    recipients.len() == 1
-        && batch.tags.is_empty()
-        && content.len() <= LARGE
-        && batch.content.from.address.domain().len() <= SHORT
-}
-
-/// A plain batch as the script takes it; none: its recipient's data are too long for that.
+/// A batch of one job with nothing to it, which is all that most are, as the script takes it. None: it is not such a one.
 fn plain(batch: &NewBatch, content: &[u8]) -> Result<Option<Args>, serde_json::Error> {
+    let NewBatch { bundle: None, send_at: None, idempotency: None, metadata: None, .. } = batch else {
+        return Ok(None);
+    };
+    let [recipient] = &batch.recipients[..] else { return Ok(None) };
+    let domain = batch.content.from.address.domain();
+    if !batch.tags.is_empty() || content.len() > LARGE || domain.len() > SHORT {
+        return Ok(None);
+    }
+    let recipient = serde_json::to_vec(recipient)?;
+    if recipient.len() > SHORT {
+        return Ok(None);
+    }
     let mut args = head(batch, content.len());
-    let recipient = serde_json::to_vec(&batch.recipients[0])?;
     args.push(&recipient);
-    Ok((recipient.len() <= SHORT).then_some(args))
+    Ok(Some(args))
 }
 
 /// What the arguments of all batches begin with.
 fn head(batch: &NewBatch, size: usize) -> Args {
     let expire_after = super::millis(batch.expire_after);
-    let mut args = Args::default();
+    // Enough for a plain one.
+    let mut args = Args::with_capacity(PLAIN_ARGS, PLAIN_ARGS * SHORT);
     args.push_shown(batch.id);
     args.push(batch.priority.as_str().as_bytes());
     args.push_shown(stored::facts(batch, expire_after));
@@ -125,26 +128,21 @@ impl RedisQueue {
         Ok(())
     }
 
-    async fn try_enqueue(&self, batch: &NewBatch, deadline: Instant) -> Result<Accepted, EnqueueError> {
-        let content = stored::content(&batch.content).map_err(not_json)?;
+    /// A batch that is not plain.
+    async fn enqueue_other(
+        &self,
+        batch: &NewBatch,
+        content: &[u8],
+        deadline: Instant,
+    ) -> Result<Accepted, EnqueueError> {
         let (id, jobs) = (batch.id, batch.recipients.len());
-        if is_plain(batch, &content)
-            && let Some(args) = plain(batch, &content).map_err(not_json)?
-        {
-            let prepared = Prepared { id, args, jobs, plain: Some(content) };
-            return match self.gathering.submit(prepared, deadline).await? {
-                Answer::Accepted(accepted) => Ok(accepted),
-                Answer::Refused(refusal) => Err(refusal),
-                Answer::NeedsContent | Answer::NeedsBundle => Err(no_answer().into()),
-            };
-        }
         let bundle = template(batch);
         let large = content.len() > LARGE;
-        let inline: &[u8] = if large { &[] } else { &content };
+        let inline: &[u8] = if large { &[] } else { content };
         let known = |hash: &str| lock(&self.gathering.known_bundles).contains(hash);
         let mut send_bundle = bundle.is_some_and(|(hash, _)| !known(hash));
         if large {
-            self.store_ahead(batch, &content).await?;
+            self.store_ahead(batch, content).await?;
         }
         loop {
             let sources = match (bundle, send_bundle) {
@@ -164,7 +162,7 @@ impl RedisQueue {
                     return Ok(accepted);
                 }
                 Answer::Refused(refusal) => return Err(refusal),
-                Answer::NeedsContent => self.store_ahead(batch, &content).await?,
+                Answer::NeedsContent => self.store_ahead(batch, content).await?,
                 Answer::NeedsBundle => send_bundle = true,
             }
         }
@@ -186,9 +184,21 @@ impl Intake for RedisQueue {
             });
         }
         let deadline = Instant::now() + DEADLINE;
-        tokio::time::timeout_at(deadline, self.try_enqueue(&batch, deadline))
-            .await
-            .unwrap_or_else(|_| Err(no_answer().into()))
+        let content = stored::content(&batch.content).map_err(not_json)?;
+        let answer = if let Some(args) = plain(&batch, &content).map_err(not_json)? {
+            let prepared = Prepared { id: batch.id, args, jobs: 1, plain: Some(content) };
+            let answer = tokio::time::timeout_at(deadline, self.gathering.submit(prepared, deadline)).await;
+            answer.map(|answer| match answer? {
+                Answer::Accepted(accepted) => Ok(accepted),
+                Answer::Refused(refusal) => Err(refusal),
+                Answer::NeedsContent | Answer::NeedsBundle => Err(no_answer().into()),
+            })
+        } else {
+            // Of its own in memory: what is mostly not needed would else be moved about with each request.
+            let other = Box::pin(self.enqueue_other(&batch, &content, deadline));
+            tokio::time::timeout_at(deadline, other).await
+        };
+        answer.unwrap_or_else(|_| Err(no_answer().into()))
     }
 
     async fn replay(&self, idempotency: &Idempotency) -> Result<Option<Accepted>, EnqueueError> {

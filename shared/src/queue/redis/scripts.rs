@@ -85,22 +85,22 @@ macro_rules! scripts {
 
 scripts! {
     ENQUEUE = "enqueue" + [];
-    CLAIM = "claim" + ["delivery", "promote"];
+    CLAIM = "claim" + ["moves", "delivery", "promote"];
     HELD = "held" + ["delivery"];
     EXTEND = "extend" + [];
     MARK = "mark" + [];
-    SETTLE = "settle" + [];
-    RECLAIM = "reclaim" + ["delivery"];
+    SETTLE = "settle" + ["moves"];
+    RECLAIM = "reclaim" + ["moves", "delivery"];
     HEARTBEAT = "heartbeat" + [];
     LEAVE = "leave" + ["consumers"];
-    MAINTAIN = "maintain" + ["consumers", "promote"];
+    MAINTAIN = "maintain" + ["moves", "consumers", "promote"];
     JOB = "job" + ["record"];
     JOBS = "jobs" + ["record"];
     BATCH = "batch" + ["record"];
-    CANCEL = "cancel" + ["record", "order"];
-    CANCEL_BATCH = "cancel_batch" + [];
-    RESCHEDULE = "reschedule" + ["record", "order"];
-    REQUEUE = "requeue" + ["record", "order"];
+    CANCEL = "cancel" + ["moves", "record", "order"];
+    CANCEL_BATCH = "cancel_batch" + ["moves"];
+    RESCHEDULE = "reschedule" + ["moves", "record", "order"];
+    REQUEUE = "requeue" + ["moves", "record", "order"];
     STATS = "stats" + [];
     PAUSE = "pause" + [];
     RELAY_PAUSE = "relay_pause" + [];
@@ -157,10 +157,14 @@ impl Call {
 }
 
 /// Arguments of a call that is made later, in one piece of memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Args(Cmd);
 
 impl Args {
+    pub(super) fn with_capacity(args: usize, bytes: usize) -> Self {
+        Self(Cmd::with_capacity(args, bytes))
+    }
+
     pub(super) fn push(&mut self, arg: &[u8]) {
         self.0.write_arg(arg);
     }

@@ -36,7 +36,9 @@ local function expire_heads()
   end
 end
 
--- A batch whose records are gone is still known by its id for a while.
+-- A batch whose records are gone is remembered this long after acceptance, so that a repeated enqueue is recognised.
+local REMEMBERED_MS = 60000
+
 local function remember_batch(batch)
   local left = batch.accepted + REMEMBERED_MS - now
   if left > 0 then
