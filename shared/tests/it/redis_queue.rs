@@ -16,7 +16,7 @@ use shared::queue::{
     Consumer, Control, Delivery, EnqueueError, Idempotency, Intake, JobFilter, KeptMessage, Limits, NewBatch,
     Ordered, Outbox, PauseCause, RelayBoard, Settled, Settlement, Verdict,
 };
-use shared::reply::{LastReply, Stage};
+use shared::reply::{LastReply, Reply, Stage};
 use shared::settings;
 use shared::template::{Bundle, BundleHash};
 
@@ -31,6 +31,31 @@ pub(crate) fn settlement(delivery: &Delivery, verdict: Verdict) -> Settlement {
         relay: Some("default".to_owned()),
         reply: None,
         detail: "detail".to_owned(),
+    }
+}
+
+/// As a worker tells it.
+pub(crate) fn sent(delivery: &Delivery) -> Settlement {
+    let reply = LastReply::heard(Stage::Dot, &Reply::new(250, "2.0.0 Ok: queued"));
+    Settlement { reply: Some(reply), detail: String::new(), ..settlement(delivery, Verdict::Sent) }
+}
+
+#[tokio::test]
+async fn an_expired_job_is_not_handed_out_though_nobody_has_looked_at_it() {
+    let server = Server::start(&[]).await;
+    let queue = connect(&server.url(), limits()).await;
+    let soon = |batch| NewBatch { expire_after: Duration::from_millis(20), ..batch };
+    let mut jobs = Vec::new();
+    for batch in [soon(batch_of(1)), soon(batch_of(2)), batch_of(1)] {
+        let accepted = queue.enqueue(batch).await.unwrap();
+        jobs.extend((0..accepted.count).map(|index| JobId { batch: accepted.batch, index }));
+    }
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    let claimed = queue.claim(&consumer("me"), 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|delivery| delivery.job).collect::<Vec<_>>(), jobs[3..]);
+    for job in &jobs[..3] {
+        let record = queue.job(*job).await.unwrap().unwrap();
+        assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Expired)));
     }
 }
 

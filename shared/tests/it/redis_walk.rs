@@ -15,7 +15,7 @@ use shared::job::{JobId, OnAmbiguous, Priority, Reason};
 use shared::queue::redis::RedisQueue;
 use shared::queue::{Consumer, ConsumerId, Control, Delivery, Intake, Limits, NewBatch, Verdict};
 
-use crate::redis_queue::{settlement, templated};
+use crate::redis_queue::{sent, settlement, templated};
 use crate::redis_server::{Server, batch_of, connect, consumer};
 
 const STEPS: usize = 1_000;
@@ -136,7 +136,8 @@ impl Walk {
     }
 
     async fn enqueue(&mut self) -> &'static str {
-        let mut batch = batch_of(self.chance.random_range(1..5));
+        // Most batches are of one job, and most jobs are sent, as it is in life.
+        let mut batch = batch_of(if self.chance.random() { 1 } else { self.chance.random_range(1..5) });
         if self.chance.random() {
             batch = templated(batch);
         }
@@ -169,7 +170,11 @@ impl Walk {
         ];
         let settlements: Vec<_> = (0..self.chance.random_range(1..4))
             .filter_map(|_| {
-                Some(settlement(recent.choose(&mut self.chance)?, *verdicts.choose(&mut self.chance)?))
+                let delivery = recent.choose(&mut self.chance)?;
+                if self.chance.random() {
+                    return Some(sent(delivery));
+                }
+                Some(settlement(delivery, *verdicts.choose(&mut self.chance)?))
             })
             .collect();
         self.queue.settle(me, &settlements).await.unwrap();

@@ -171,7 +171,8 @@ impl Walk<'_> {
     }
 
     async fn enqueue(&mut self) -> &'static str {
-        let count = self.chance.random_range(1..5);
+        // Most batches are of one job, and most jobs are sent, as it is in life.
+        let count = if self.chance.random() { 1 } else { self.chance.random_range(1..5) };
         let on_ambiguous = if self.chance.random() { OnAmbiguous::Hold } else { OnAmbiguous::Resend };
         let later = self.bench.in_units(self.chance.random_range(1..6));
         let batch = NewBatch {
@@ -268,7 +269,7 @@ impl Walk<'_> {
         let render = Verdict::Fail(Reason::Render);
         let all =
             [Verdict::Sent, Verdict::Retry { delay }, Verdict::Release, permanent, render, Verdict::Hold];
-        let verdict = all[self.chance.random_range(0..all.len())];
+        let verdict = all[self.chance.random_range(0..2 * all.len()).saturating_sub(all.len())];
         let asked = self.now();
         let settled = must(self.bench.queue.settle(&who, &[end(&delivery, verdict)]).await);
         let Some(known) = self.known.get_mut(&delivery.job) else { panic!("{} is unknown", delivery.job) };
