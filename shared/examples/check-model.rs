@@ -39,7 +39,7 @@ struct Asked {
     /// Steps of a walk; there are two, one beside the model and one with a look at all keys
     #[arg(long, default_value_t = 2_000)]
     steps: usize,
-    /// Plants each of ten defects; fails where one is not found
+    /// Plants each of the known defects; fails where one is not found
     #[arg(long)]
     mutants: bool,
     /// Plants this one
