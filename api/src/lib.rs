@@ -29,6 +29,8 @@ use shared::template::TemplateStore;
 use tokio::sync::Semaphore;
 use worker::compose::Composer;
 
+pub use crate::request::is_acceptable;
+
 use crate::auth::Keys;
 use crate::problem::Problem;
 

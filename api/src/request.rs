@@ -43,6 +43,13 @@ pub(crate) fn draft(body: &[u8]) -> Result<(Draft, Faults), Problem> {
     }
 }
 
+/// Whether a body that names no template breaks no rule: all that is read and checked of a request before it is promised.
+#[must_use]
+pub fn is_acceptable(body: &[u8], now: Timestamp) -> bool {
+    let none = |_: &str, _: Option<&str>| None;
+    draft(body).is_ok_and(|(draft, faults)| check(draft, faults, &none, now).is_ok())
+}
+
 /// `{"send_at": "…"}` and nothing else; a past time is now.
 pub(crate) fn send_at_only(body: &[u8], now: Timestamp) -> Result<Timestamp, Problem> {
     let Value::Object(object) = value(body)? else {
