@@ -10,7 +10,7 @@ use shared::clock::{Clock, SystemClock};
 fn request(recipients: usize, bytes: usize) -> Vec<u8> {
     let row = "<tr><td class=\"name\">Item</td><td>1</td></tr>\n";
     let recipients: Vec<Value> =
-        (0..recipients).map(|n| json!({"address": format!("user{n}@example.com"), "name": "A B"})).collect();
+        (0..recipients).map(|n| json!({"email": format!("user{n}@example.com"), "name": "A B"})).collect();
     let body = row.repeat(bytes / row.len());
     json!({"subject": "Your order has shipped", "recipients": recipients, "body": body}).to_string().into()
 }
