@@ -11,7 +11,7 @@ use std::time::Duration;
 use shared::job::{Reason, Status};
 use shared::queue::{ConsumerId, Delivery, Unavailable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::dispatch::Dispatch;
 use crate::lease::{Held, Leases};
@@ -21,6 +21,9 @@ use crate::{Deps, metrics};
 
 /// How many jobs one call claims, at most.
 const AT_ONCE: usize = 100;
+
+/// How long permits are collected for a larger claim, at most.
+const COLLECT: Duration = Duration::from_millis(5);
 
 /// How long to wait for a ready job before looking around: for a stop, for dead workers.
 const LOOK: Duration = Duration::from_secs(1);
@@ -111,11 +114,15 @@ impl Consumer {
         let wait = async {
             self.relay.usable().await;
             self.settler.at_most(2 * self.permits_in_all()).await;
-            // While jobs lie ready for the sessions there is time to collect permits for a larger claim.
-            let first = if self.jobs.waiting() == 0 { 1 } else { self.connections };
             let mut permits = Vec::with_capacity(AT_ONCE);
-            for _ in 0..first.min(AT_ONCE) {
-                permits.push(Arc::clone(&self.permits).acquire_owned().await.ok()?);
+            permits.push(Arc::clone(&self.permits).acquire_owned().await.ok()?);
+            // While jobs lie ready for the sessions there is a little time to collect permits for a larger claim.
+            let enough = if self.jobs.waiting() == 0 { 1 } else { self.connections };
+            let end = Instant::now() + COLLECT;
+            while permits.len() < enough.min(AT_ONCE)
+                && let Ok(permit) = timeout_at(end, Arc::clone(&self.permits).acquire_owned()).await
+            {
+                permits.push(permit.ok()?);
             }
             while permits.len() < AT_ONCE
                 && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()

@@ -27,7 +27,7 @@
 //! | `:labels:<batch>` | hash | its tags and metadata where they are over 64 bytes |
 //! | `:content:<batch>` | string | what is sent; freed with the last job that needs it |
 //! | `:template:<hash>`, `:templates` | string, hash | template sources, and how many contents need each |
-//! | `:batches`, `:several` | stream, hash | batch ids by acceptance, for listing: an entry a call; how many of an entry's several batches are left |
+//! | `:batches`, `:several` | stream, hash | batch ids by acceptance, for listing: up to eight of a call in an entry; how many of an entry's several batches are left |
 //! | `:ended` `:failed` `:held` | sorted set | ended jobs by the time of their end |
 //! | `:idem:<hash>` | string, expires | what was answered to an idempotency key |
 //! | `:relay:<name>` | hash | why a relay is paused, and who probes it |
@@ -35,9 +35,9 @@
 //! | `:workers` | sorted set | consumers by last heartbeat |
 //! | `:counters` `:meta` `:wake` | hash, hash, stream | the ledger; paused, schema version; written when a pause ends |
 //!
-//! What always holds: every change is one script ([`scripts`]), so that no crash falls between two halves of one; the
-//! counters move in the same script as the jobs. All names carry the hash tag `{<queue.name>}` ([`keys`]), so that a
-//! queue is on one server of a Cluster.
+//! What always holds: every change is one script ([`scripts`]), or a transaction of one and the contents that it takes
+//! in, so that no crash falls between two halves of one; the counters move in the same script as the jobs. All names
+//! carry the hash tag `{<queue.name>}` ([`keys`]), so that a queue is on one server of a Cluster.
 //!
 //! Connections: a pool for people's requests, one connection for accepting, one for the worker's scripts, one for
 //! large values, and for each consumer one that only waits.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shared::clock::{Clock, SystemClock};
@@ -180,6 +181,33 @@ async fn a_listing_looks_at_a_bounded_number_of_records() {
     assert!(page.jobs.is_empty() && page.next.is_some());
     let rest = queue.jobs(&none, 10, page.next).await.unwrap();
     assert!(rest.jobs.is_empty() && rest.next.is_none());
+}
+
+#[tokio::test]
+async fn a_listing_shows_each_of_the_batches_that_came_together_once_whatever_is_removed_meanwhile() {
+    let server = Server::start(&[]).await;
+    let queue = connect(&server.url(), Limits { retention: Duration::ZERO, ..limits() }).await;
+    let accepted = futures::future::join_all((0..60).map(|_| queue.enqueue(batch_of(1)))).await;
+    let mut left: BTreeSet<JobId> =
+        accepted.into_iter().map(|accepted| JobId { batch: accepted.unwrap().batch, index: 0 }).collect();
+    let entries: u64 = server.run_command(&["XLEN", "{emailer}:batches"]).await;
+    assert!(entries < 60, "no two came together");
+    let mut after = None;
+    loop {
+        let page = queue.jobs(&JobFilter::default(), 7, after).await.unwrap();
+        for job in &page.jobs {
+            assert!(left.remove(&job.id), "{} is shown again", job.id);
+        }
+        let Some(next) = page.next else { break };
+        // The record at which the next page begins is gone by then.
+        queue.cancel(next).await.unwrap();
+        while queue.maintain().await.unwrap().removed == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(queue.job(next).await.unwrap().is_none());
+        after = Some(next);
+    }
+    assert_eq!(left, BTreeSet::new());
 }
 
 #[tokio::test]

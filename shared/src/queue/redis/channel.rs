@@ -4,6 +4,7 @@
 //! A channel repeats a step only where the caller says that this is harmless. It never sends a blocking command.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
@@ -39,6 +40,8 @@ pub(super) struct Channel {
     pooled: bool,
     /// A reply that takes longer shows that the server stood still.
     slow: Duration,
+    /// The generation whose server was told the script of [`Self::try_both`].
+    told: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -117,6 +120,7 @@ impl Channel {
             address: Arc::clone(address),
             pooled,
             slow,
+            told: AtomicU64::new(u64::MAX),
             state: Mutex::new(State {
                 open: None,
                 generation: 0,
@@ -153,21 +157,30 @@ impl Channel {
 
     /// Runs a command and an operation behind it, both or neither; the answer is the operation's. A connection that was
     /// lost is the caller's to notice.
-    pub(super) async fn try_both<T: FromRedisValue>(&self, first: Cmd, call: &Call) -> Result<T, RedisError> {
-        let mut both = redis::pipe();
-        both.atomic().add_command(first).add_command(call.by_sha().clone());
-        match self.send_once(Request::Both(&both)).await {
-            Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let mut by_text = redis::pipe();
-                by_text.atomic();
-                for first in both.cmd_iter().take(1) {
-                    by_text.add_command(first.clone());
-                }
-                by_text.add_command(call.by_text());
-                self.send_once(Request::Both(&by_text)).await
+    ///
+    /// Where the server does not know the script, only the command has run. So a new connection is told its text.
+    pub(super) async fn try_both<T: FromRedisValue>(
+        &self,
+        first: &Cmd,
+        call: &Call,
+    ) -> Result<T, RedisError> {
+        let generation = self.generation().await;
+        let both = |second: Cmd| {
+            let mut both = redis::pipe();
+            both.atomic().add_command(first.clone()).add_command(second);
+            both
+        };
+        if self.told.load(Ordering::Relaxed) == generation {
+            match self.send_once(Request::Both(&both(call.by_sha().clone()))).await {
+                Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
+                other => return other,
             }
-            other => other,
         }
+        let answer = self.send_once(Request::Both(&both(call.by_text()))).await;
+        if answer.is_ok() {
+            self.told.store(self.generation().await, Ordering::Relaxed);
+        }
+        answer
     }
 
     /// Runs a command that is no script.

@@ -211,7 +211,7 @@ impl Gathering {
             contents.arg(self.keys.content(id)).arg(content);
         }
         let answers: Vec<Value> = if plain().next().is_some() {
-            self.channel.try_both(contents, &call).await?
+            self.channel.try_both(&contents, &call).await?
         } else {
             self.channel.try_call(&call, Repeat::Never).await?
         };
@@ -232,7 +232,12 @@ pub(super) fn no_answer() -> Unavailable {
 fn may_pass(e: &RedisError) -> bool {
     is_lost(e)
         || e.is_io_error()
-        || matches!(e.kind(), ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain))
+        || matches!(
+            e.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ExecAbort
+            )
+        )
 }
 
 fn read_answer(answer: &Value, batch: &Prepared) -> Result<Answer, RedisError> {

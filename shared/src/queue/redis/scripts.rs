@@ -2,7 +2,8 @@
 //! others.
 //!
 //! What always holds: an operation checks first and writes then, nothing can raise after its first write, an exact
-//! replay is harmless, and the time is the server's. All but `enqueue` and `keep` also run when Redis' memory is full
+//! replay is harmless, and the time is the server's. What `enqueue` refuses has its content removed, which was set
+//! before it in the same transaction. All but `enqueue` and `keep` also run when Redis' memory is full
 //! (`flags=allow-oom`), so that a full Redis can be drained.
 
 use std::fmt;

@@ -10,7 +10,7 @@
 --         template hash|'', bundle|'' (known to be stored), idempotency hash|'', then only if that is given:
 --         fingerprint, keep ms; then the recipients
 --         A plain batch is one job with none of that, and a domain and a recipient that are short. Its content was set in
---         the same transaction, and is removed where it is not wanted.
+--         the same transaction, before this, and is removed where it is not wanted.
 -- returns for each batch one of
 --         1 (a plain one that is new)  {'ok', batch, count, scheduled 0|1, replayed 0|1}  {'full', used, max}  {'schedule_full', used, max}
 --         {'too_large', max}  {'key_reuse'}  {'key_unreadable'}  {'need_content'}  {'need_bundle'}
@@ -91,14 +91,22 @@ local function life_of(expire_after)
   return active == now and ' + - ' or string.format(' %d - ', active + expire_after)
 end
 
--- Where all batches of this call are listed.
-local entry_id
+-- Batches in one entry of the listing: one that is gone is listed as long as another of its entry is there.
+local LISTED_TOGETHER = 8
+-- Where a batch is listed, by its id.
+local entry_of = {}
 
 local function list(ids)
-  local fields = {}
-  for i, id in ipairs(ids) do fields[2 * i - 1], fields[2 * i] = 'batch', id end
-  entry_id = call('XADD', key.batches, '*', unpack(fields))
-  if #ids > 1 then call('HSET', key.several, entry_id, #ids) end
+  for first = 1, #ids, LISTED_TOGETHER do
+    local last, fields = math.min(first + LISTED_TOGETHER - 1, #ids), {}
+    for i = first, last do
+      fields[#fields + 1] = 'batch'
+      fields[#fields + 1] = ids[i]
+    end
+    local entry = call('XADD', key.batches, '*', unpack(fields))
+    if last > first then call('HSET', key.several, entry, last - first + 1) end
+    for i = first, last do entry_of[ids[i]] = entry end
+  end
 end
 
 -- Returns what the batch's own hash holds, as a flat list.
@@ -117,7 +125,7 @@ local function write_shared(b)
   local life = b.scheduled and string.format(' - %d ', b.send_at) or life_of(b.expire_after)
   local fields = {
     'facts', b.facts .. ' ' .. now_text .. life .. b.bytes, 'domain', b.domain,
-    'entry', entry_id,
+    'entry', entry_of[b.id],
   }
   if b.template ~= '' then fields[7], fields[8] = 'template', b.template end
   for _, field in ipairs({ 'tags', 'metadata' }) do
@@ -162,8 +170,10 @@ end
 
 -- Of a batch that is not accepted now; one that was accepted before may need it still.
 local function drop_unwanted_content(id)
-  local job, newer = load_job(id .. '-0')
-  if not newer and not (job and NEEDS_CONTENT[job.state]) then unlinked[#unlinked + 1] = content_key(id) end
+  local batch, newer = load_batch(id)
+  if newer or (batch and not batch.single) then return end
+  local job = batch and load_job(id .. '-0')
+  if not (job and NEEDS_CONTENT[job.state]) then unlinked[#unlinked + 1] = content_key(id) end
 end
 
 -- A plain batch whose job is in `job`, as `write` would.
@@ -171,7 +181,7 @@ local function write_plain(at, job)
   local id, priority = ARGV[at + 1], ARGV[at + 2]
   call('HSET', job,
     'facts', ARGV[at + 3] .. ' ' .. now_text .. life_of(ARGV[at + 4]) .. ARGV[at + 6], 'domain', ARGV[at + 5],
-    'entry', entry_id, 'state', 'queued', 'sid', call('XADD', key.ready[priority], '*', 'job', id .. '-0'), 'recipient', ARGV[at + 7])
+    'entry', entry_of[id], 'state', 'queued', 'sid', call('XADD', key.ready[priority], '*', 'job', id .. '-0'), 'recipient', ARGV[at + 7])
   return priority
 end
 
@@ -188,6 +198,7 @@ local others, ids = {}, { unpack(jobs) }
 while at < #ARGV do
   others[#others + 1], at = read_batch_args(at, false)
   local b = others[#others]
+  is_twice = is_twice or seen[b.id]
   ids[#ids + 1] = b.count == 1 and only_job_key(b.id) or batch_key(b.id)
 end
 local all_new = call('EXISTS', unpack(ids)) == 0

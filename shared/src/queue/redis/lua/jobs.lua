@@ -48,14 +48,24 @@ local function look_at(id, index)
   return true
 end
 
--- Where a batch stands among the others. One that is gone is placed by the time in its id (RFC 9562 §5.7).
+-- Entries that are searched for a batch that is gone: it was listed soon after its id was made.
+local SEARCHED = 200
+
+-- Where a batch stands among the others, and its entry, where there is still one. One that is gone is placed by the time
+-- in its id (RFC 9562 §5.7).
 local function place_of(id)
   local batch = load_batch(id)
-  local entry = batch and call('HGET', home(batch), 'entry')
-  if entry then return entry end
+  local place = batch and call('HGET', home(batch), 'entry')
+  if place then return place, call('XRANGE', key.batches, place, place)[1] end
   local digits, ms = '0123456789abcdefghijklmnopqrstuv', 0
   for i = 1, 10 do ms = ms * 32 + (string.find(digits, string.sub(id, i, i), 1, true) or 1) - 1 end
-  return string.format('%d', math.floor(ms / 4)) .. '-0'
+  place = string.format('%d', math.floor(ms / 4)) .. '-0'
+  for _, entry in ipairs(call('XRANGE', key.batches, place, '+', 'COUNT', SEARCHED)) do
+    for _, listed in ipairs(entry[2]) do
+      if listed == id then return entry[1], entry end
+    end
+  end
+  return place
 end
 
 -- Looks at the batches of an entry, newest first; only at those behind `behind`, where it is given. Returns false when it
@@ -73,14 +83,13 @@ end
 
 local finished, before = true, '+'
 if from ~= '' then
-  local place = place_of(from)
+  local place, entry = place_of(from)
   before = '(' .. place
   finished = look_at(from, below)
-  local entry = finished and not only and call('XRANGE', key.batches, place, place)[1]
-  if entry then finished = look_through(entry[2], from) end
+  if finished and not only and entry then finished = look_through(entry[2], from) end
 end
 while finished and not only do
-  local page = call('XREVRANGE', key.batches, before, '-', 'COUNT', 100)
+  local page = call('XREVRANGE', key.batches, before, '-', 'COUNT', 20)
   if #page == 0 then break end
   for _, entry in ipairs(page) do
     before = '(' .. entry[1]
