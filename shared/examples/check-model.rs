@@ -83,7 +83,7 @@ const DEFECTS: &[(&str, &str, &str, &str)] = &[
     ("a repeated plain batch is queued again", "enqueue", "if not all_new or is_twice", "if is_twice"),
     ("what was refused leaves its content", "enqueue", "drop_unwanted_content(b.id) end", "end"),
     ("a plain job is handed out and not counted so", "claim", "count(priority, 'sending', first)", ""),
-    ("a sent plain job's content is kept", "settle", "free_content(string.sub(id, 1, -3), h[6])", ""),
+    ("a sent plain job's content is kept", "settle", "free_content(batch_id, h[6])", ""),
     ("a stranger's success leaves the queue as it was", "settle", "or h[5] ~= me or", "or"),
 ];
 

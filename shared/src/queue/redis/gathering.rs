@@ -196,24 +196,25 @@ impl Gathering {
     }
 
     async fn send(&self, batches: &[Waiting]) -> Result<Vec<Answer>, RedisError> {
-        let plain = || batches.iter().filter_map(|w| Some((w.batch.id, w.batch.plain.as_ref()?)));
+        let plain: Vec<_> =
+            batches.iter().filter_map(|w| Some((w.batch.id, w.batch.plain.as_ref()?))).collect();
         let mut call = Call::new(&scripts::ENQUEUE, &self.keys)
             .arg(self.limits.max_queue_size)
             .arg(self.limits.max_scheduled)
-            .arg(plain().count());
+            .arg(plain.len());
         for waiting in batches {
             call.extend(&waiting.batch.args);
         }
-        let bytes = plain().map(|(_, content)| content.len() + KEY_BYTES).sum();
-        let mut contents = Cmd::with_capacity(1 + 2 * plain().count(), bytes);
+        let bytes = plain.iter().map(|(_, content)| content.len() + KEY_BYTES).sum();
+        let mut contents = Cmd::with_capacity(1 + 2 * plain.len(), bytes);
         contents.arg("MSET");
-        for (id, content) in plain() {
-            contents.arg(self.keys.content(id)).arg(content);
+        for (id, content) in &plain {
+            contents.arg(self.keys.content(*id)).arg(content);
         }
-        let answers: Vec<Value> = if plain().next().is_some() {
-            self.channel.try_both(&contents, &call).await?
-        } else {
+        let answers: Vec<Value> = if plain.is_empty() {
             self.channel.try_call(&call, Repeat::Never).await?
+        } else {
+            self.channel.try_both(&contents, &call).await?
         };
         answers.iter().zip(batches).map(|(answer, w)| read_answer(answer, &w.batch)).collect()
     }

@@ -34,7 +34,8 @@ end
 
 -- The first hand-out of a plain job that is to be sent at once; returns whether it was one.
 local function hand_out_first(id, sid)
-  local job = job_key(id)
+  local batch_id, job = batch_of_first(id), job_key(id)
+  if not batch_id then return false end
   local h = call('HMGET', job, 'state', 'sid', 'changed', 'facts', 'recipient', 'template')
   local facts, recipient = h[4], h[5]
   if h[1] ~= 'queued' or h[2] ~= sid or h[3] or not facts or not recipient then return false end
@@ -42,7 +43,7 @@ local function hand_out_first(id, sid)
   expires = expires == '+' and accepted + expire_after or tonumber(expires)
   if not expires or active >= expires then return false end
   call('HSET', job, 'state', 'sending', 'since', now_text, 'owner', me)
-  local content = content_along(string.sub(id, 1, -3), tonumber(bytes))
+  local content = content_along(batch_id, tonumber(bytes))
   deliveries[#deliveries + 1] = { id, sid, recipient, content, facts, h[6] }
   return true
 end
@@ -71,7 +72,7 @@ local function take(priority, n)
     local first = 0
     for _, entry in ipairs(entries) do
       local id, sid = entry[2][2], entry[1]
-      if is_first(id) and hand_out_first(id, sid) then
+      if hand_out_first(id, sid) then
         first = first + 1
       else
         local job, newer = load_job(id)

@@ -20,7 +20,7 @@ local function deliver(job)
   deliveries[#deliveries + 1] = {
     job.id, job.sid, job.recipient or call('HGET', detail_key(job.id), 'recipient'),
     batch.single and content_along(batch.id, batch.bytes), batch.single and batch.facts, batch.single and batch.template,
-    job.attempts, job.reclaims, job.marked and 1 or 0, job.own_send_at,
+    job.attempts, job.reclaims, job.marked and 1 or 0, job.send_at,
   }
   if not batch.single and not told[batch.id] then
     told[batch.id] = true

@@ -186,19 +186,19 @@ local function write_plain(at, job)
 end
 
 -- Mostly all are new and there is room, which few questions tell; then the plain ones need not be looked at one by one.
-local answers, listed, jobs, is_twice, seen = {}, {}, {}, false, {}
+local answers, listed, jobs, met, is_twice = {}, {}, {}, {}, false
 for i = 1, plain do
   local id = ARGV[4 + (i - 1) * PLAIN]
   listed[i], jobs[i] = id, only_job_key(id)
-  is_twice = is_twice or seen[id]
-  seen[id] = true
+  is_twice = is_twice or met[id]
+  met[id] = true
 end
 local at = 3 + plain * PLAIN
 local others, ids = {}, { unpack(jobs) }
 while at < #ARGV do
   others[#others + 1], at = read_batch_args(at, false)
   local b = others[#others]
-  is_twice = is_twice or seen[b.id]
+  is_twice = is_twice or met[b.id]
   ids[#ids + 1] = b.count == 1 and only_job_key(b.id) or batch_key(b.id)
 end
 local all_new = call('EXISTS', unpack(ids)) == 0
@@ -208,8 +208,7 @@ if not all_new or is_twice or used + plain > max_queue then
 end
 used = used + plain
 
-local accepted, contents = {}, {}
-seen = {}
+local accepted, contents, seen = {}, {}, {}
 for i, b in ipairs(others) do
   local answer = seen[b.id] or (not all_new and known_id(b)) or known_key(b) or refused(b)
   if not answer then

@@ -14,6 +14,9 @@ local function put_text(job, field, text)
   end
 end
 
+-- What makes a job one that is not plain any more.
+local CHANGES = { attempts = true, reclaims = true, marked = true, expires = true, send_at = true }
+
 -- A field of a job, for `save`; false drops it, unless it is known not to be there.
 local function put(job, field, value)
   if value then

@@ -56,7 +56,8 @@ end
 -- no list. Returns whether it was one.
 local function sent_at_once(id, receipt, attempt, relay, reply)
   if relay == '' or reply == '' or #relay > SHORT or #reply > SHORT then return false end
-  local job = job_key(id)
+  local batch_id, job = batch_of_first(id), job_key(id)
+  if not batch_id then return false end
   local h = call('HMGET', job, 'state', 'sid', 'changed', 'facts', 'owner', 'template')
   local sid, facts = h[2], h[4]
   if h[1] ~= 'sending' or h[3] or not facts or h[5] ~= me or receipt ~= sid .. '/0' then return false end
@@ -65,14 +66,14 @@ local function sent_at_once(id, receipt, attempt, relay, reply)
   call('HSET', job, 'state', 'sent', 'sent_at', now_text, 'attempts', attempt, 'relay', relay, 'reply', reply)
   take_from(key.ready[priority], sid)
   end_at(key.ended, id)
-  free_content(string.sub(id, 1, -3), h[6])
+  free_content(batch_id, h[6])
   count(priority, 'sending', -1)
   count(priority, 'sent', 1)
   return true
 end
 
 local function settle(id, receipt, attempt, verdict, extra, relay, reply, detail)
-  if verdict == 'sent' and detail == '' and is_first(id) and sent_at_once(id, receipt, attempt, relay, reply) then
+  if verdict == 'sent' and detail == '' and sent_at_once(id, receipt, attempt, relay, reply) then
     return 'done'
   end
   local job = load_job(id)

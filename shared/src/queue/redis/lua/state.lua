@@ -33,9 +33,9 @@ local batches = {}
 local function only_job_key(id) return job_key(id .. '-0') end
 
 local function read_batch(id, facts, template, single)
-  local priority, max_attempts, ambiguous, expire_after, size, accepted, expires, send_at, bytes = string.match(facts, FACTS)
+  local priority, _, ambiguous, expire_after, size, accepted, expires, send_at, bytes = string.match(facts, FACTS)
   batches[id] = priority and {
-    id = id, facts = facts, single = single, priority = priority, max_attempts = tonumber(max_attempts), ambiguous = ambiguous,
+    id = id, facts = facts, single = single, priority = priority, ambiguous = ambiguous,
     expire_after = tonumber(expire_after), count = tonumber(size), accepted = tonumber(accepted),
     expires = expires == '+' and accepted + expire_after or tonumber(expires), send_at = tonumber(send_at), template = template, bytes = tonumber(bytes),
   } or 'newer'
@@ -63,18 +63,11 @@ local function home(batch)
   return batch.single and only_job_key(batch.id) or batch_key(batch.id)
 end
 
--- A job's own time to send takes the place of its batch's; 0 is none.
-local function own_send_at(own, batch)
-  if not own then return batch.send_at end
-  return tonumber(own) > 0 and tonumber(own) or nil
-end
-
 -- Nearly all jobs are plain: alone in their batch and as they were accepted. `claim` and `settle` have a short way for
--- these, which does what the general one comes to. What is as long as the job's hash says `changed`:
-local CHANGES = { attempts = true, reclaims = true, marked = true, expires = true, send_at = true }
+-- these, which does what the general one comes to. One whose hash says `changed` is none.
 
--- Whether a job may be one.
-local function is_first(id) return string.sub(id, -2) == '-0' end
+-- The batch of a job that may be one; nil: it stands behind others of its batch.
+local function batch_of_first(id) return string.match(id, '^(.+)%-0$') end
 
 -- A job; nil where it is gone, nil and true where a later release wrote it.
 local function load_job(id)
@@ -90,9 +83,9 @@ local function load_job(id)
   return {
     id = id, batch = batch, state = h[1], sid = not FINISHED[h[1]] and h[2] or nil, attempts = attempts,
     reclaims = tonumber(h[6]) or 0, marked = h[7] == '1', expires = tonumber(h[8]) or batch.expires,
-    send_at = own_send_at(h[9], batch), ready = key.ready[batch.priority], since = tonumber(h[10]), owner = h[11],
+    send_at = h[9], ready = key.ready[batch.priority], since = tonumber(h[10]), owner = h[11],
     recipient = h[12], tried = attempts + 1, set = {}, drop = {},
-    own_send_at = h[9], changed = h[13], has = { sid = h[2], attempts = h[5], reclaims = h[6], marked = h[7], since = h[10] },
+    changed = h[13], has = { sid = h[2], attempts = h[5], reclaims = h[6], marked = h[7], since = h[10] },
   }
 end
 
