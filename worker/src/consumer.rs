@@ -38,8 +38,9 @@ pub(crate) struct Consumer {
     pub(crate) relay: Arc<Relay>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) settler: Arc<Settler>,
-    /// Two per connection: one job being sent, one behind its final dot.
+    /// For the jobs in hand.
     pub(crate) permits: Arc<Semaphore>,
+    pub(crate) permits_in_all: usize,
     pub(crate) connections: usize,
     pub(crate) jobs: Arc<Dispatch<Held>>,
 }
@@ -113,7 +114,7 @@ impl Consumer {
     async fn permits(&self) -> Option<Vec<OwnedSemaphorePermit>> {
         let wait = async {
             self.relay.usable().await;
-            self.settler.at_most(2 * self.permits_in_all()).await;
+            self.settler.at_most(2 * self.permits_in_all).await;
             let mut permits = Vec::with_capacity(AT_ONCE);
             permits.push(Arc::clone(&self.permits).acquire_owned().await.ok()?);
             // While jobs lie ready for the sessions there is a little time to collect permits for a larger claim.
@@ -136,10 +137,6 @@ impl Consumer {
             () = self.deps.handing_back() => None,
             permits = wait => permits,
         }
-    }
-
-    fn permits_in_all(&self) -> usize {
-        2 * self.connections
     }
 
     /// Whether a worker that sends on while it stops has nothing left to do.

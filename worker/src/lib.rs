@@ -46,6 +46,10 @@ use crate::session::{Desk, Line};
 use crate::settle::Settler;
 use crate::smtp::{Connector, ConnectorError};
 
+/// How many deliveries are in hand for each connection, at most: a job in hand is out of other workers' reach, and
+/// soon has to get its turn.
+const IN_HAND: usize = 4;
+
 /// What a worker stands on. The caller owns all of it.
 #[derive(Clone)]
 pub struct Deps {
@@ -128,8 +132,9 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     let relay = Arc::new(relay);
     let done = CancellationToken::new();
 
-    // One job being sent and one behind its final dot, per connection.
-    let permits = Arc::new(Semaphore::new(2 * connections));
+    // Per connection one job being sent and one behind its final dot. Where more deliveries than connections are
+    // allowed, more are in hand, so that a session need not wait for a claim.
+    let permits = connections + settings.max_workers.min(IN_HAND * connections);
     let jobs = Arc::new(Dispatch::new());
     let desk = Desk {
         deps: deps.clone(),
@@ -160,7 +165,8 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
         relay,
         leases: Arc::clone(&leases),
         settler: Arc::clone(&settler),
-        permits,
+        permits: Arc::new(Semaphore::new(permits)),
+        permits_in_all: permits,
         connections,
         jobs,
     };
