@@ -61,7 +61,7 @@ fn part<'a>(kind: &'static str, text: &'a str) -> MimePart<'a> {
 
 /// Line ends as the encoder expects them; RFC 5322 §2.3 allows neither a lone CR nor a NUL.
 fn lines(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.contains(['\r', '\0']) {
+    if memchr::memchr2(b'\r', b'\0', text.as_bytes()).is_some() {
         text.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "").into()
     } else {
         text.into()
