@@ -324,6 +324,26 @@ async fn connections_never_pass_their_cap_and_a_modest_load_keeps_one() {
 }
 
 #[tokio::test]
+async fn worker_has_a_bounded_number_of_jobs_in_hand() {
+    // Workers, connections, and jobs in hand: one ahead for each connection, and no more than four on top of that.
+    for (workers, connections, in_hand) in [(2, 2, 4), (5, 2, 7), (8, 2, 10), (50, 2, 10), (3, 9, 6)] {
+        let bench = Bench::start_with(Script::default(), |settings| {
+            settings.max_workers = workers;
+            settings.smtp.max_connections = connections;
+        })
+        .await;
+        let names: Vec<String> = (0..15).map(|n| format!("mute-{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        bench.post(&names).await;
+        let sending = async |bench: &Bench| bench.queue.stats().await.unwrap().ledger.sending;
+        let what = format!("not {in_hand} in hand of {workers} workers and {connections} connections");
+        bench.until(&what, async |bench| (sending(bench).await == in_hand).then_some(())).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(sending(&bench).await, in_hand, "{workers} workers, {connections} connections");
+    }
+}
+
+#[tokio::test]
 async fn message_costs_one_round_trip_when_the_next_one_waits() {
     let wire = Script { round_trip: Duration::from_millis(4), ..Script::default() };
     let bench = Bench::start_with(wire, |settings| {
