@@ -209,7 +209,7 @@ impl Consumer {
         }
         for (delivery, permit) in deliveries.into_iter().zip(permits) {
             if let Some(held) = self.leases.take(delivery, asked_at, permit) {
-                self.jobs.send(held);
+                self.jobs.send(held.delivery.priority, held);
             }
         }
         Round::Claimed

@@ -1,4 +1,5 @@
-//! Who gets the next job: a session with an open connection before one without, the last used first.
+//! Who gets the next job, and which: a session with an open connection before one without, the last used first; the
+//! more urgent job before the others that wait here.
 //!
 //! So a modest load keeps one connection warm and opens no more, and a job waits here only while every session is
 //! busy: a session that looks ahead takes nothing that an idle one could send now.
@@ -7,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shared::job::Priority;
+use shared::queue::ByPriority;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -16,12 +19,19 @@ pub(crate) struct Dispatch<T> {
 }
 
 struct State<T> {
-    waiting: VecDeque<T>,
+    waiting: ByPriority<VecDeque<T>>,
     /// Sessions that wait, by how willingly an item is given to them.
     sessions: [Vec<Waiter<T>>; 3],
     /// Tells waiters apart.
     last: u64,
     closed: bool,
+}
+
+impl<T> State<T> {
+    fn pop(&mut self) -> Option<T> {
+        let ByPriority { high, normal, bulk } = &mut self.waiting;
+        high.pop_front().or_else(|| normal.pop_front()).or_else(|| bulk.pop_front())
+    }
 }
 
 struct Waiter<T> {
@@ -54,7 +64,7 @@ pub(crate) enum Next<T> {
 impl<T> Dispatch<T> {
     pub(crate) fn new() -> Self {
         let sessions = [Vec::new(), Vec::new(), Vec::new()];
-        Self { state: Mutex::new(State { waiting: VecDeque::new(), sessions, last: 0, closed: false }) }
+        Self { state: Mutex::new(State { waiting: ByPriority::default(), sessions, last: 0, closed: false }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -62,7 +72,7 @@ impl<T> Dispatch<T> {
     }
 
     /// Gives an item to a waiting session, or keeps it for the next that asks.
-    pub(crate) fn send(&self, mut item: T) {
+    pub(crate) fn send(&self, priority: Priority, mut item: T) {
         let mut state = self.state();
         while let Some(session) = state.sessions.iter_mut().find_map(Vec::pop) {
             // One that has stopped waiting hands the item back.
@@ -71,17 +81,18 @@ impl<T> Dispatch<T> {
                 Err(back) => item = back,
             }
         }
-        state.waiting.push_back(item);
+        state.waiting.of_mut(priority).push_back(item);
     }
 
     /// How many items wait for a session.
     pub(crate) fn waiting(&self) -> usize {
-        self.state().waiting.len()
+        let ByPriority { high, normal, bulk } = &self.state().waiting;
+        high.len() + normal.len() + bulk.len()
     }
 
     /// An item that waits.
     pub(crate) fn try_next(&self) -> Option<T> {
-        self.state().waiting.pop_front()
+        self.state().pop()
     }
 
     /// The next item. `until` says until when the caller keeps its open connection; none: it has none.
@@ -97,7 +108,7 @@ impl<T> Dispatch<T> {
     async fn wait(&self, kind: Kind, until: Option<Instant>) -> Next<T> {
         let (number, mut receiver) = {
             let mut state = self.state();
-            if let Some(item) = state.waiting.pop_front() {
+            if let Some(item) = state.pop() {
                 return Next::Item(item);
             }
             if state.closed {
@@ -149,13 +160,28 @@ mod tests {
             sessions.push(tokio::spawn(async move { dispatch.next(until).await }));
             settled().await;
         }
-        dispatch.send(1);
-        dispatch.send(2);
-        dispatch.send(3);
-        dispatch.send(4);
+        dispatch.send(Priority::Normal, 1);
+        dispatch.send(Priority::Normal, 2);
+        dispatch.send(Priority::Normal, 3);
+        dispatch.send(Priority::Normal, 4);
         let got: Vec<_> = futures::future::join_all(sessions).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(got, [Next::Item(3), Next::Item(2), Next::Item(1)]);
         assert_eq!((dispatch.waiting(), dispatch.try_next()), (1, Some(4)));
+    }
+
+    #[tokio::test]
+    async fn more_urgent_items_come_first_and_others_in_their_order() {
+        let dispatch = Dispatch::new();
+        let items = [(Priority::Bulk, 1), (Priority::Normal, 2), (Priority::High, 3), (Priority::Normal, 4)];
+        for (priority, item) in items {
+            dispatch.send(priority, item);
+        }
+        assert_eq!(dispatch.waiting(), 4);
+        assert_eq!(dispatch.next(None).await, Next::Item(3));
+        assert_eq!(
+            [dispatch.try_next(), dispatch.try_next(), dispatch.try_next()],
+            [Some(2), Some(4), Some(1)]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -165,7 +191,7 @@ mod tests {
         let cold = tokio::spawn(async move { idle.next(None).await });
         let ahead = tokio::spawn(async move { ahead.next_ahead(Duration::from_millis(5)).await });
         settled().await;
-        dispatch.send(1);
+        dispatch.send(Priority::Normal, 1);
         assert_eq!(cold.await.unwrap(), Next::Item(1));
         assert_eq!(ahead.await.unwrap(), Next::Idle);
         assert!(dispatch.state().sessions.iter().all(Vec::is_empty));
@@ -176,7 +202,7 @@ mod tests {
         let dispatch = Dispatch::new();
         let until = Instant::now() + Duration::from_secs(1);
         assert_eq!(dispatch.next(Some(until)).await, Next::Idle);
-        dispatch.send(1);
+        dispatch.send(Priority::Normal, 1);
         assert_eq!(dispatch.next(None).await, Next::Item(1));
     }
 
@@ -188,7 +214,7 @@ mod tests {
         settled().await;
         dispatch.close();
         assert_eq!(session.await.unwrap(), Next::Closed);
-        dispatch.send(1);
+        dispatch.send(Priority::Normal, 1);
         assert_eq!((dispatch.next(None).await, dispatch.next(None).await), (Next::Item(1), Next::Closed));
     }
 }

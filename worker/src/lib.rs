@@ -46,8 +46,8 @@ use crate::session::{Desk, Line};
 use crate::settle::Settler;
 use crate::smtp::{Connector, ConnectorError};
 
-/// How many deliveries are in hand for each connection, at most: a job in hand is out of other workers' reach, and
-/// soon has to get its turn.
+/// How many deliveries are in hand for each connection, at most, beside the one that may be claimed ahead: a job in hand
+/// is out of other workers' reach, and soon has to get its turn.
 const IN_HAND: usize = 4;
 
 /// What a worker stands on. The caller owns all of it.
@@ -118,7 +118,7 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
         TransportKind::Outbox => None,
     };
     let connections = settings.max_workers.min(smtp.max_connections).max(1);
-    let meters = Arc::new(Meters::new(&smtp.name, settings.max_workers));
+    let meters = Arc::new(Meters::new(&smtp.name, connections));
     let leases = Arc::new(Leases::new(me.clone(), Arc::clone(queue), settings.queue.limits.lease));
     let settler = Settler::new(
         me.clone(),
@@ -174,6 +174,7 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
         End { me, deps: deps.clone(), settler: Arc::clone(&settler), leases: Arc::clone(&leases), done };
     let consume = async move {
         consumer.run().await;
+        desk.release_waiting();
         end.close().await;
     };
     shutdown.spawn(vital("consumer", consume));

@@ -77,9 +77,10 @@ pub(crate) struct Meters {
 }
 
 impl Meters {
-    pub(crate) fn new(relay: &str, max_workers: usize) -> Self {
+    /// `deliveries`: how many can run at once.
+    pub(crate) fn new(relay: &str, deliveries: usize) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "a number of connections")]
-        gauge!("emailer_workers_max").set(max_workers as f64);
+        gauge!("emailer_workers_max").set(deliveries as f64);
         let seconds = |phase: &'static str| histogram!("emailer_send_seconds", "relay" => relay.to_owned(), "phase" => phase);
         let connections = |state: &'static str| gauge!("emailer_smtp_connections", "relay" => relay.to_owned(), "state" => state);
         Self {

@@ -18,7 +18,7 @@ use crate::compose::{Composer, Letter, NotBuilt};
 use crate::decide::{Case, verdict};
 use crate::dispatch::{Dispatch, Next};
 use crate::lease::{Held, Leases};
-use crate::metrics::{Busy, ConnectionMeter, Meters, Outcome, Phase};
+use crate::metrics::{ConnectionMeter, Meters, Outcome, Phase};
 use crate::relay::{NotOpen, Relay};
 use crate::settle::Settler;
 use crate::smtp::{Connection, Connector};
@@ -52,7 +52,6 @@ pub(crate) struct Desk {
 pub(crate) struct Item {
     pub(crate) held: Held,
     pub(crate) letter: Letter,
-    _busy: Busy,
 }
 
 impl Desk {
@@ -81,13 +80,23 @@ impl Desk {
         // Whatever a message does to a library ends that message, and not the session.
         let composed = catch_unwind(AssertUnwindSafe(|| self.composer.compose(delivery)));
         match composed.unwrap_or_else(|_| Err(NotBuilt::panicked())) {
-            Ok(letter) => Some(Item { held, letter, _busy: self.meters.busy() }),
+            Ok(letter) => Some(Item { held, letter }),
             Err(not_built) => {
                 tracing::error!(job = %delivery.job, reason = %not_built.reason, "failed: {not_built}");
                 self.meters.attempt(Outcome::NotBuilt);
                 self.settle(held, Verdict::Fail(not_built.reason), None, &not_built.message);
                 None
             }
+        }
+    }
+
+    /// Hands back what waits for a session, where the worker stops and others send it: the sessions may wait long for
+    /// their relay.
+    pub(crate) fn release_waiting(&self) {
+        while self.hands_back()
+            && let Some(held) = self.jobs.try_next()
+        {
+            drop(self.prepare(held));
         }
     }
 
@@ -140,6 +149,7 @@ impl Desk {
     pub(crate) async fn keep_all(self) {
         while let Next::Item(held) = self.jobs.next(None).await {
             let Some(item) = self.prepare(held) else { continue };
+            let _busy = self.meters.busy();
             match self.confirm(&item).await {
                 Ok(()) => {}
                 Err(End::HandBack(why)) => {
@@ -270,6 +280,7 @@ impl Line {
     /// Sends one message, with the second tries that cost nothing, and settles it. Returns the one whose envelope went
     /// out behind it.
     async fn deliver(&mut self, item: Item) -> Option<Item> {
+        let _busy = self.desk.meters.busy();
         let mut ahead = None;
         let (mut reconnected, mut sequential) = (false, false);
         loop {

@@ -103,7 +103,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "`name:key[:scope+scope],…`, in a file also a list of `{name,key,scopes}`; scopes `send`, `read`, `admin`, without: `send`. No keys: only a loopback `server.host`, and only requests to a loopback name are answered, unless `auth.disabled`",
     ),
     plain("auth.disabled", "AUTH_DISABLED", "false", "run open on purpose"),
-    plain("max_workers", "MAX_WORKERS", "10", "concurrent deliveries per process"),
+    plain(
+        "max_workers",
+        "MAX_WORKERS",
+        "10",
+        "concurrent deliveries per process, and, unless `smtp.max_connections` says less, connections",
+    ),
     plain(
         "max_queue_size",
         "MAX_QUEUE_SIZE",

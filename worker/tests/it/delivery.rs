@@ -344,6 +344,25 @@ async fn worker_has_a_bounded_number_of_jobs_in_hand() {
 }
 
 #[tokio::test]
+async fn only_deliveries_that_run_are_told_as_busy() {
+    let recorder = shared::metrics::recorder().unwrap();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let bench = Bench::start_with(Script::default(), |settings| settings.smtp.max_connections = 1).await;
+    for id in bench.post(&["ann", "bob", "eve"]).await {
+        bench.when(id, Status::Sent).await;
+    }
+    // The second one's envelope goes behind the first one's content, and waits with it.
+    bench.post(&["mute", "joe"]).await;
+    assert!(bench.relay.wait_until(|counts| counts.of("DATA") == 4).await);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bench.queue.stats().await.unwrap().ledger.sending, 2);
+    let told = recorder.handle().render();
+    for gauge in ["emailer_workers_busy 1\n", "emailer_workers_max 1\n"] {
+        assert!(told.contains(gauge), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn message_costs_one_round_trip_when_the_next_one_waits() {
     let wire = Script { round_trip: Duration::from_millis(4), ..Script::default() };
     let bench = Bench::start_with(wire, |settings| {
@@ -409,6 +428,31 @@ async fn soft_stop_that_hands_back_returns_what_has_not_gone_out() {
         assert_eq!((job.status, job.attempts), (Status::Queued, 0));
     }
     assert_eq!(bench.queue.stats().await.unwrap().workers, 0, "the consumer is still listed");
+}
+
+#[tokio::test]
+async fn soft_stop_hands_waiting_jobs_back_while_the_relay_is_silent() {
+    let relay = relay(Script::default()).await;
+    let mut smtp = smtp(&relay);
+    smtp.max_connections = 1;
+    let settings = settings(smtp);
+    let bench = Bench { queue: queue(&settings), relay, shutdown: Shutdown::new(), settings };
+    bench.work(Drain::HandBack);
+    bench.post(&["mute"]).await;
+    assert!(bench.relay.wait_until(|counts| counts.of("DATA") == 1).await);
+    let waiting = bench.post(&["ann", "bob", "eve", "joe"]).await;
+    let ledger = async |bench: &Bench| bench.queue.stats().await.unwrap().ledger;
+    bench.until("not all are in hand", async |bench| (ledger(bench).await.sending == 5).then_some(())).await;
+    let (shutdown, stop) = (bench.shutdown.clone(), tokio::time::Instant::now());
+    let stopped = tokio::spawn(async move { shutdown.drain(PATIENCE / 2).await });
+    bench
+        .until("nothing is handed back", async |bench| {
+            let ledger = ledger(bench).await;
+            ((ledger.sending, ledger.queued) == (1, waiting.len() as u64)).then_some(())
+        })
+        .await;
+    assert!(stop.elapsed() < PATIENCE / 4 && !stopped.is_finished(), "only when the relay had its time");
+    stopped.abort();
 }
 
 #[tokio::test]
