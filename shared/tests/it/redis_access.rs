@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use shared::queue::redis::{ConnectError, RedisQueue, access};
+use shared::queue::{Control, Intake};
 
 use crate::redis_queue::{accept_of_every_kind, deliver_in_every_way, order_everything};
-use crate::redis_server::{Server, connect, free_port, limits, try_connect};
+use crate::redis_server::{Server, batch_of, connect, free_port, limits, try_connect};
 
 async fn login(server: &Server, user: &str, rules: &str) -> RedisQueue {
     let mut words = vec!["ACL", "SETUSER", user, "on", ">secret"];
@@ -30,6 +31,20 @@ async fn each_program_works_with_the_rights_that_it_is_said_to_need() {
     deliver_in_every_way(&worker).await;
     order_everything(&api).await;
     assert_eq!(refused(&server).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_queued_where_transactions_are_not_allowed() {
+    let server = Server::start(&[]).await;
+    let anyone = connect(&server.url(), limits()).await;
+    for missing in ["multi", "exec"] {
+        let (all, rule) = (access::api_rules("emailer"), format!(" +{missing}"));
+        assert!(all.contains(&rule), "{all}");
+        let api = login(&server, missing, &all.replace(&rule, "")).await;
+        let error = api.enqueue(batch_of(1)).await.unwrap_err().to_string();
+        assert!(error.contains("`+multi` and `+exec`"), "{error}");
+        assert_eq!(anyone.stats().await.unwrap().ledger.accepted, 0);
+    }
 }
 
 #[tokio::test]

@@ -180,6 +180,36 @@ async fn batches_that_arrive_together_share_a_call() {
 }
 
 #[tokio::test]
+async fn a_full_queue_writes_nothing_of_what_it_refuses() {
+    let server = Server::start(&[]).await;
+    let queue = connect(&server.url(), Limits { max_queue_size: 1, ..limits() }).await;
+    let first = batch_of(1);
+    queue.enqueue(first.clone()).await.unwrap();
+    let is_refused = async || {
+        let answer = queue.enqueue(batch_of(1)).await;
+        matches!(answer, Err(EnqueueError::Full { used: 1, max: 1 }))
+    };
+    // From the first refusal on.
+    assert!(is_refused().await);
+    let _: String = server.run_command(&["CONFIG", "RESETSTAT"]).await;
+    for _ in 0..5 {
+        assert!(is_refused().await);
+    }
+    assert_eq!(queue.enqueue(first.clone()).await.unwrap().batch, first.id);
+    let stats: String = server.run_command(&["INFO", "commandstats"]).await;
+    assert!(!stats.contains("cmdstat_mset:"), "{stats}");
+    let me = consumer("me");
+    let job = queue.claim(&me, 1).await.unwrap().remove(0);
+    queue.settle(&me, &[sent(&job)]).await.unwrap();
+    queue.enqueue(batch_of(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    queue.settle(&me, &[sent(&queue.claim(&me, 1).await.unwrap().remove(0))]).await.unwrap();
+    queue.enqueue(batch_of(1)).await.unwrap();
+    let stats: String = server.run_command(&["INFO", "commandstats"]).await;
+    assert!(stats.contains("cmdstat_exec:calls=1,"), "not the short way again, or too soon: {stats}");
+}
+
+#[tokio::test]
 async fn a_redis_that_may_evict_is_refused_unless_that_is_wanted() {
     let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]).await;
     let refused = try_connect(&server.url(), limits()).await.unwrap_err();

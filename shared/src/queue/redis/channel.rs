@@ -68,6 +68,8 @@ enum Request<'a> {
     One(&'a Cmd),
     /// Two commands, both or neither; the second's answer counts.
     Both(&'a Pipeline),
+    /// Nothing, both or neither: fails where the user may not do that.
+    NeitherOfBoth,
 }
 
 impl Request<'_> {
@@ -81,6 +83,14 @@ impl Request<'_> {
                     Some(Value::Array(mut answers)) => Ok(answers.pop().unwrap_or(Value::Nil)),
                     _ => Err((ErrorKind::UnexpectedReturnType, "not an answer of EXEC").into()),
                 }
+            }
+            Request::NeitherOfBoth => {
+                let mut empty = redis::pipe();
+                empty.cmd("MULTI").cmd("EXEC");
+                for answer in connection.req_packed_commands(&empty, 0, 2).await? {
+                    answer.extract_error()?;
+                }
+                Ok(Value::Okay)
             }
         }
     }
@@ -158,7 +168,9 @@ impl Channel {
     /// Runs a command and an operation behind it, both or neither; the answer is the operation's. A connection that was
     /// lost is the caller's to notice.
     ///
-    /// Where the server does not know the script, only the command has run. So a new connection is told its text.
+    /// Where the server does not know the script, only the command has run. So a new connection is told its text. Where
+    /// the user may not run transactions, the server would run both and refuse only what holds them together: so that is
+    /// asked first.
     pub(super) async fn try_both<T: FromRedisValue>(
         &self,
         first: &Cmd,
@@ -175,6 +187,17 @@ impl Channel {
                 Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
                 other => return other,
             }
+        }
+        if let Err(e) = self.send_once::<Value>(Request::NeitherOfBoth).await {
+            // It may stand in a transaction that nobody can end.
+            self.state.lock().await.open = None;
+            return Err(match e.kind() {
+                ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ExecAbort) => {
+                    let needed = "its user needs `+multi` and `+exec`".to_owned();
+                    (ErrorKind::Client, "transactions are not allowed", needed).into()
+                }
+                _ => e,
+            });
         }
         let answer = self.send_once(Request::Both(&both(call.by_text()))).await;
         if answer.is_ok() {

@@ -33,6 +33,9 @@ const CALLS_AT_ONCE: usize = 2;
 /// So many batches that wait make a call of their own beside one that is on its way.
 const WORTH_A_CALL: usize = 16;
 
+/// How long a queue that had no room is taken to have none.
+const FULL: Duration = Duration::from_secs(1);
+
 /// The batches that wait for the next call.
 pub(super) struct Gathering {
     line: Mutex<Line>,
@@ -41,6 +44,8 @@ pub(super) struct Gathering {
     limits: Limits,
     /// Templates that need not be sent along, as far as we know.
     pub(super) known_bundles: Mutex<HashSet<String>>,
+    /// When the queue last had no room.
+    full: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -96,7 +101,20 @@ pub(super) enum Answer {
 
 impl Gathering {
     pub(super) fn new(channel: Channel, keys: Keys, limits: Limits) -> Self {
-        Self { line: Mutex::default(), channel, keys, limits, known_bundles: Mutex::default() }
+        Self {
+            line: Mutex::default(),
+            channel,
+            keys,
+            limits,
+            known_bundles: Mutex::default(),
+            full: Mutex::default(),
+        }
+    }
+
+    /// Whether the queue had no room a moment ago. Content then goes with its batch through the script, which refuses it
+    /// before anything is written: beside it, all that is refused would be written and removed again.
+    pub(super) fn was_full(&self) -> bool {
+        lock(&self.full).is_some_and(|at| at.elapsed() < FULL)
     }
 
     /// One batch through the next call. The caller keeps the time.
@@ -118,7 +136,11 @@ impl Gathering {
             // A task of its own, since the caller may go away while others' batches are on their way with its.
             tokio::spawn(Arc::clone(self).carry());
         }
-        answered.await.unwrap_or_else(|_| Err(no_answer()))
+        let answer = answered.await.unwrap_or_else(|_| Err(no_answer()));
+        if matches!(answer, Ok(Answer::Refused(EnqueueError::Full { .. }))) {
+            *lock(&self.full) = Some(Instant::now());
+        }
+        answer
     }
 
     /// Carries what has gathered, until nothing waits.
