@@ -75,10 +75,14 @@ class Run:
                 found[figure] = (max(values) - min(values)) / statistics.median(values) * 100
         return found
 
+    def floor_apart(self):
+        """How far apart the floor's rounds lie at most, %."""
+        return max((value for value in self.noise().values() if not isinstance(value, tuple)), default=0)
+
     def is_noisy(self):
         noise = self.noise()
         taken = sum(noise.get(figure, (0, 0))[0] for figure in ("steal_pct", "others_pct"))
-        return taken > 5 or any(value > 15 for value in noise.values() if not isinstance(value, tuple))
+        return taken > 5 or self.floor_apart() > 15
 
 
 NOISE = ("steal_pct", "others_pct", "load_before")

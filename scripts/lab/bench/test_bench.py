@@ -144,6 +144,12 @@ class Readme(unittest.TestCase):
             self.assertEqual(one.count("|"), other.count("|"))
             self.assertEqual(one.split("`")[1::2], other.split("`")[1::2])
 
+    def test_a_noisy_run_says_so(self):
+        for more, words in (([], ("The machine was quiet", "机器安静")),
+                            ([line("floor", "floor_http", 1.0)], ("The machine was noisy", "机器不安静"))):
+            for language in (0, 1):
+                self.assertIn(words[language], readme.section(Run(whole_run() + more), language))
+
     def test_the_place_is_filled_again_and_again(self):
         text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nbehind\n"
         once = readme.filled(text, "new")
