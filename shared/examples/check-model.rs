@@ -85,7 +85,6 @@ const DEFECTS: &[(&str, &str, &str, &str)] = &[
     ("a plain job is handed out and not counted so", "claim", "count(priority, 'sending', first)", ""),
     ("a sent plain job's content is kept", "settle", "free_content(batch_id, h[6])", ""),
     ("a stranger's success leaves the queue as it was", "settle", "or h[5] ~= me or", "or"),
-    ("an end of an earlier hand-out is taken", "settle", " or receipt ~= sid .. '/0' then", " then"),
     (
         "what has changed of a job is passed over when it is handed out",
         "claim",
