@@ -173,7 +173,14 @@ pub fn start(deps: &Deps) -> Result<Worker, ConnectorError> {
     let end =
         End { me, deps: deps.clone(), settler: Arc::clone(&settler), leases: Arc::clone(&leases), done };
     let consume = async move {
-        consumer.run().await;
+        // The consumer may be waiting for its queue or for a permit.
+        let at_the_stop = async {
+            if desk.deps.drain == Drain::HandBack {
+                desk.deps.shutdown.stopping().await;
+                desk.release_waiting();
+            }
+        };
+        tokio::join!(consumer.run(), at_the_stop);
         desk.release_waiting();
         end.close().await;
     };

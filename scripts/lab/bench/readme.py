@@ -5,6 +5,7 @@ import pathlib
 from . import figures
 from .plot import svg
 from .run import NOISE
+from .stages import WIRE_CONNECTIONS
 from .subjects import CONNECTIONS, WORKERS
 from .tables import versions
 
@@ -21,11 +22,11 @@ WORDS = {  # name: (English, Chinese)
     "alt": ("The same as bars", "同样的数据，画成条形图"),
     "where": ("{date}, {cpus} cores ({model}), {memory} GiB, load and relay on the same machine: `{command}`, at commit "
               "{commit}. Medians (least–most) of {rounds} rounds of one run, in which the subjects took turns, each with "
-              "{connections} SMTP connections and {workers} deliveries at once; `scripts/bench --help` says what each figure "
-              "means.",
+              "`SMTP_MAX_CONNECTIONS` {connections} and `MAX_WORKERS` {workers} (over the wire {wire} and {wire}); "
+              "`scripts/bench --help` says what each figure means.",
               "{date}，{cpus} 核（{model}），{memory} GiB，负载和收信端在同一台机器上：`{command}`，提交 {commit}。同一次运行中各对象轮流"
-              "测量 {rounds} 轮的中位数（最小–最大），各用 {connections} 个 SMTP 连接、同时 {workers} 个投递；`scripts/bench --help` "
-              "说明每个数字的含义。"),
+              "测量 {rounds} 轮的中位数（最小–最大），`SMTP_MAX_CONNECTIONS` 为 {connections}，`MAX_WORKERS` 为 {workers}（对远处的"
+              "服务器为 {wire} 和 {wire}）；`scripts/bench --help` 说明每个数字的含义。"),
     "noise": ("{verdict}: of the CPU time, {steal:.1f} % went to other machines and {others:.1f} % to other programs "
               "(medians); the rounds of what is there for comparison lie up to {apart:.0f} % apart.",
               "{verdict}：CPU 时间中有 {steal:.1f} % 被其他虚拟机占用，{others:.1f} % 被其他程序占用（中位数）；各参照的各轮"
@@ -75,7 +76,7 @@ def section(run, language):
     rounds = max(len(values) for (_, figure), values in run.values.items() if figure not in NOISE)
     paragraph = [said("where", date=machine["at"][:10], cpus=machine["cpus"], model=machine["model"],
                       memory=machine["memory_gib"], command=run.about["command"], rounds=rounds,
-                      commit=machine["commit"], connections=CONNECTIONS, workers=WORKERS)]
+                      commit=machine["commit"], connections=CONNECTIONS, workers=WORKERS, wire=WIRE_CONNECTIONS)]
     if run.about.get("versions"):
         paragraph.append(said("versions", versions=versions(run)))
     if "steal_pct" in noise and "others_pct" in noise:

@@ -96,6 +96,15 @@ impl Request<'_> {
     }
 }
 
+/// Whether the user may not do it. What EXEC is refused for is in its detail; the transaction is over then.
+fn is_denied(e: &RedisError) -> bool {
+    match e.kind() {
+        ErrorKind::Server(ServerErrorKind::NoPerm) => true,
+        ErrorKind::Server(ServerErrorKind::ExecAbort) => e.detail().is_some_and(|why| why.contains("NOPERM")),
+        _ => false,
+    }
+}
+
 /// Of the errors that kept a transaction from running, the first: it says why.
 fn first_of_all(e: RedisError) -> RedisError {
     let first =
@@ -170,7 +179,7 @@ impl Channel {
     ///
     /// Where the server does not know the script, only the command has run. So a new connection is told its text. Where
     /// the user may not run transactions, the server would run both and refuse only what holds them together: so that is
-    /// asked first.
+    /// asked first on each connection.
     pub(super) async fn try_both<T: FromRedisValue>(
         &self,
         first: &Cmd,
@@ -185,20 +194,21 @@ impl Channel {
         if self.told.load(Ordering::Relaxed) == generation {
             match self.send_once(Request::Both(&both(call.by_sha().clone()))).await {
                 Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
-                other => return other,
+                other => {
+                    if other.as_ref().is_err_and(is_denied) {
+                        self.told.store(u64::MAX, Ordering::Relaxed);
+                    }
+                    return other;
+                }
             }
         }
-        if let Err(e) = self.send_once::<Value>(Request::NeitherOfBoth).await {
-            // It may stand in a transaction that nobody can end.
-            self.state.lock().await.open = None;
-            return Err(match e.kind() {
-                ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ExecAbort) => {
-                    let needed = "its user needs `+multi` and `+exec`".to_owned();
-                    (ErrorKind::Client, "transactions are not allowed", needed).into()
-                }
-                _ => e,
-            });
-        }
+        self.send_once::<Value>(Request::NeitherOfBoth).await.map_err(|e| {
+            if !is_denied(&e) {
+                return e;
+            }
+            let needed = "its user needs `+multi` and `+exec`".to_owned();
+            (ErrorKind::Client, "transactions are not allowed", needed).into()
+        })?;
         let answer = self.send_once(Request::Both(&both(call.by_text()))).await;
         if answer.is_ok() {
             self.told.store(self.generation().await, Ordering::Relaxed);

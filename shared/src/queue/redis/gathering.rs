@@ -123,6 +123,7 @@ impl Gathering {
         batch: Prepared,
         deadline: Instant,
     ) -> Result<Answer, Unavailable> {
+        let is_one = batch.jobs == 1;
         let (answer, answered) = oneshot::channel();
         let is_carrier_wanted = {
             let mut line = lock(&self.line);
@@ -137,7 +138,8 @@ impl Gathering {
             tokio::spawn(Arc::clone(self).carry());
         }
         let answer = answered.await.unwrap_or_else(|_| Err(no_answer()));
-        if matches!(answer, Ok(Answer::Refused(EnqueueError::Full { .. }))) {
+        // Where several find no room, one may.
+        if is_one && matches!(answer, Ok(Answer::Refused(EnqueueError::Full { .. }))) {
             *lock(&self.full) = Some(Instant::now());
         }
         answer
