@@ -9,7 +9,7 @@ use shared::clock::SystemClock;
 use shared::job::{BatchId, JobId, JobRecord, OnAmbiguous, Priority, Reason, Recipient, Status};
 use shared::message::{Body, Content, PlainPart};
 use shared::queue::memory::MemoryQueue;
-use shared::queue::{Control, Intake, JobFilter, Limits, NewBatch, PauseCause, RelayBoard};
+use shared::queue::{Control, Intake, JobFilter, Ledger, Limits, NewBatch, PauseCause, RelayBoard};
 use shared::settings::{Settings, Smtp};
 use shared::shutdown::Shutdown;
 use worker::Drain;
@@ -49,15 +49,20 @@ impl Bench {
     }
 
     async fn start_with(script: Script, change: impl FnOnce(&mut Settings)) -> Self {
+        let bench = Self::idle(script, change).await;
+        bench.work(Drain::SendDue);
+        bench
+    }
+
+    /// Without a worker.
+    async fn idle(script: Script, change: impl FnOnce(&mut Settings)) -> Self {
         let relay = relay(script).await;
         let mut smtp = smtp(&relay);
         smtp.max_connections = 4;
         smtp.probe_max = Duration::from_millis(100);
         let mut settings = settings(smtp);
         change(&mut settings);
-        let bench = Self { queue: queue(&settings), relay, shutdown: Shutdown::new(), settings };
-        bench.work(Drain::SendDue);
-        bench
+        Self { queue: queue(&settings), relay, shutdown: Shutdown::new(), settings }
     }
 
     fn work(&self, drain: Drain) {
@@ -71,12 +76,12 @@ impl Bench {
         worker::start(&deps).unwrap();
     }
 
-    async fn post(&self, to: &[&str]) -> Vec<JobId> {
+    async fn post(&self, to: &[impl AsRef<str>]) -> Vec<JobId> {
         self.post_with(to, |_| {}).await
     }
 
-    async fn post_with(&self, to: &[&str], change: impl FnOnce(&mut NewBatch)) -> Vec<JobId> {
-        let mailbox = |local: &&str| Mailbox::new(Address::parse(&format!("{local}@example.com")).unwrap());
+    async fn post_with(&self, to: &[impl AsRef<str>], change: impl FnOnce(&mut NewBatch)) -> Vec<JobId> {
+        let mailbox = |local: &str| Mailbox::new(Address::parse(&format!("{local}@example.com")).unwrap());
         let mut batch = NewBatch {
             id: BatchId::generate(),
             priority: Priority::Normal,
@@ -88,12 +93,16 @@ impl Bench {
             metadata: None,
             content: Arc::new(content(false)),
             bundle: None,
-            recipients: to.iter().map(|to| Recipient { mailbox: mailbox(to), data: None }).collect(),
+            recipients: to.iter().map(|to| Recipient { mailbox: mailbox(to.as_ref()), data: None }).collect(),
             idempotency: None,
         };
         change(&mut batch);
         let accepted = self.queue.enqueue(batch).await.unwrap();
         (0..accepted.count).map(|index| JobId { batch: accepted.batch, index }).collect()
+    }
+
+    async fn ledger(&self) -> Ledger {
+        self.queue.stats().await.unwrap().ledger
     }
 
     async fn job(&self, id: JobId) -> JobRecord {
@@ -116,7 +125,7 @@ impl Bench {
                 return found;
             }
             if tokio::time::Instant::now() >= end {
-                let ledger = self.queue.stats().await.unwrap().ledger;
+                let ledger = self.ledger().await;
                 let pause = self.queue.relay_pause("default").await.unwrap();
                 let jobs = self.queue.jobs(&JobFilter::default(), 3, None).await.unwrap().jobs;
                 let told: Vec<_> = jobs.iter().map(|job| &job.timeline).collect();
@@ -296,7 +305,6 @@ async fn connection_that_the_server_ends_costs_no_attempt() {
     for script in [limit, close, say] {
         let bench = Bench::start(script).await;
         let names: Vec<String> = (0..20).map(|n| format!("user{n}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         for id in bench.post(&names).await {
             assert_eq!(bench.when(id, Status::Sent).await.attempts, 1);
         }
@@ -313,7 +321,6 @@ async fn connections_never_pass_their_cap_and_a_modest_load_keeps_one() {
     }
     assert_eq!(bench.relay.counts().connections, 1);
     let names: Vec<String> = (0..300).map(|n| format!("user{n}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let ids = bench.post(&names).await;
     for id in ids {
         bench.when(id, Status::Sent).await;
@@ -333,13 +340,11 @@ async fn worker_has_a_bounded_number_of_jobs_in_hand() {
         })
         .await;
         let names: Vec<String> = (0..15).map(|n| format!("mute-{n}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         bench.post(&names).await;
-        let sending = async |bench: &Bench| bench.queue.stats().await.unwrap().ledger.sending;
         let what = format!("not {in_hand} in hand of {workers} workers and {connections} connections");
-        bench.until(&what, async |bench| (sending(bench).await == in_hand).then_some(())).await;
+        bench.until(&what, async |bench| (bench.ledger().await.sending == in_hand).then_some(())).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(sending(&bench).await, in_hand, "{workers} workers, {connections} connections");
+        assert_eq!(bench.ledger().await.sending, in_hand, "{workers} workers, {connections} connections");
     }
 }
 
@@ -355,7 +360,7 @@ async fn only_deliveries_that_run_are_told_as_busy() {
     bench.post(&["mute", "joe"]).await;
     assert!(bench.relay.wait_until(|counts| counts.of("DATA") == 4).await);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(bench.queue.stats().await.unwrap().ledger.sending, 2);
+    assert_eq!(bench.ledger().await.sending, 2);
     let told = recorder.handle().render();
     for gauge in ["emailer_workers_busy 1\n", "emailer_workers_max 1\n"] {
         assert!(told.contains(gauge), "{told}");
@@ -371,7 +376,6 @@ async fn message_costs_one_round_trip_when_the_next_one_waits() {
     })
     .await;
     let names: Vec<String> = (0..100).map(|n| format!("user{n}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let ids = bench.post(&names).await;
     for id in ids {
         bench.when(id, Status::Sent).await;
@@ -396,29 +400,19 @@ async fn no_attempt_is_made_before_send_at() {
 async fn soft_stop_that_sends_what_is_due_leaves_nothing() {
     let bench = Bench::start(Script::default()).await;
     let names: Vec<String> = (0..200).map(|n| format!("user{n}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     bench.post(&names).await;
     assert!(bench.shutdown.drain(PATIENCE).await);
-    assert_eq!(bench.queue.stats().await.unwrap().ledger.sent, 200);
+    assert_eq!(bench.ledger().await.sent, 200);
     assert_eq!(bench.relay.journal().len(), 200);
 }
 
 #[tokio::test]
 async fn soft_stop_that_hands_back_returns_what_has_not_gone_out() {
-    let relay = relay(Script::default()).await;
-    let mut smtp = smtp(&relay);
-    smtp.max_connections = 1;
-    let mut settings = settings(smtp);
-    settings.max_workers = 1;
-    let bench = Bench { queue: queue(&settings), relay, shutdown: Shutdown::new(), settings };
+    let bench = Bench::idle(Script::default(), |settings| settings.max_workers = 1).await;
     bench.work(Drain::HandBack);
     // The first one keeps the only connection busy; the next ones wait behind it.
     let slow = bench.post(&["slow-400-x"]).await[0];
-    bench
-        .until("nothing is sending", async |bench| {
-            (bench.queue.stats().await.unwrap().ledger.sending == 1).then_some(())
-        })
-        .await;
+    bench.until("nothing is sending", async |bench| (bench.ledger().await.sending == 1).then_some(())).await;
     assert!(bench.relay.wait_until(|counts| counts.of("DATA") == 1).await);
     let waiting = bench.post(&["bob", "eve"]).await;
     assert!(bench.shutdown.drain(PATIENCE).await);
@@ -432,22 +426,17 @@ async fn soft_stop_that_hands_back_returns_what_has_not_gone_out() {
 
 #[tokio::test]
 async fn soft_stop_hands_waiting_jobs_back_while_the_relay_is_silent() {
-    let relay = relay(Script::default()).await;
-    let mut smtp = smtp(&relay);
-    smtp.max_connections = 1;
-    let settings = settings(smtp);
-    let bench = Bench { queue: queue(&settings), relay, shutdown: Shutdown::new(), settings };
+    let bench = Bench::idle(Script::default(), |settings| settings.smtp.max_connections = 1).await;
     bench.work(Drain::HandBack);
     bench.post(&["mute"]).await;
     assert!(bench.relay.wait_until(|counts| counts.of("DATA") == 1).await);
     let waiting = bench.post(&["ann", "bob", "eve", "joe"]).await;
-    let ledger = async |bench: &Bench| bench.queue.stats().await.unwrap().ledger;
-    bench.until("not all are in hand", async |bench| (ledger(bench).await.sending == 5).then_some(())).await;
+    bench.until("not all are in hand", async |bench| (bench.ledger().await.sending == 5).then_some(())).await;
     let (shutdown, stop) = (bench.shutdown.clone(), tokio::time::Instant::now());
     let stopped = tokio::spawn(async move { shutdown.drain(PATIENCE / 2).await });
     bench
         .until("nothing is handed back", async |bench| {
-            let ledger = ledger(bench).await;
+            let ledger = bench.ledger().await;
             ((ledger.sending, ledger.queued) == (1, waiting.len() as u64)).then_some(())
         })
         .await;
@@ -462,9 +451,7 @@ async fn hard_stop_at_the_dot_follows_on_ambiguous() {
         let id = bench.post_with(&["mute"], |batch| batch.on_ambiguous = policy).await[0];
         assert!(bench.relay.wait_until(|counts| counts.of("DATA") == 1).await);
         bench
-            .until("the content is not out", async |bench| {
-                (bench.queue.stats().await.unwrap().ledger.sending == 1).then_some(())
-            })
+            .until("the content is not out", async |bench| (bench.ledger().await.sending == 1).then_some(()))
             .await;
         assert!(!bench.shutdown.drain(Duration::from_millis(300)).await);
         let job = bench.job(id).await;
