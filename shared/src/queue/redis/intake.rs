@@ -185,9 +185,9 @@ impl Intake for RedisQueue {
         }
         let deadline = Instant::now() + DEADLINE;
         let content = stored::content(&batch.content).map_err(not_json)?;
-        let plain =
+        let args =
             if self.gathering.was_full() { None } else { plain(&batch, &content).map_err(not_json)? };
-        let answer = if let Some(args) = plain {
+        let answer = if let Some(args) = args {
             let prepared = Prepared { id: batch.id, args, jobs: 1, plain: Some(content) };
             let answer = tokio::time::timeout_at(deadline, self.gathering.submit(prepared, deadline)).await;
             answer.map(|answer| match answer? {
